@@ -1,0 +1,52 @@
+"""The ``dp-hub`` command. Bodies are one library call each and import what they need late."""
+
+import logging
+import sys
+
+import typer
+
+from dp_hub import __version__
+from dp_hub.cli import convert, evaluate, export, pull, push, record, serve
+from dp_hub.errors import DpHubError
+
+app = typer.Typer(
+    name="dp-hub",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot.",
+)
+app.command("convert")(convert.convert)
+app.command("export")(export.export)
+app.add_typer(record.app, name="record")
+app.command("push")(push.push)
+app.command("pull")(pull.pull)
+app.command("serve")(serve.serve)
+app.command("eval")(evaluate.evaluate)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dp_hub {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, help="Print the version."),
+) -> None:
+    """Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot."""
+
+
+def main() -> None:
+    """Run ``dp-hub``: our errors become two lines on stderr and exit status 1, never a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except DpHubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,6 @@
+"""``dp-hub push``."""
+
+
+def push() -> None:
+    """Placeholder until the command lands."""
+    raise NotImplementedError

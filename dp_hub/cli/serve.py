@@ -1,0 +1,6 @@
+"""``dp-hub serve``."""
+
+
+def serve() -> None:
+    """Placeholder until the command lands."""
+    raise NotImplementedError

@@ -1,0 +1,139 @@
+"""Strict typed configurations from YAML or JSON and ``--key.sub value`` overrides."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dp_hub.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configurations: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def build(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
+    """A ``kind`` from plain values.
+
+    Args:
+        kind: the configuration class.
+        values: nested plain values, as read from YAML or JSON.
+        where: the file they came from, for the messages.
+    Raises:
+        ConfigError: an unknown key (with the nearest known one) or a value that does not fit.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, kind, where) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError if it is missing or not a mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}, not a mapping of settings")
+    return values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ConfigError if it is missing or not an object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no file at {path}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}, not an object of settings")
+    return values
+
+
+def with_overrides(values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """``values`` with ``--key.sub value`` (or ``--key.sub=value``) command-line overrides applied.
+
+    Each value is read as YAML, so ``--policy.down_dims '[64, 128]'`` is a list of numbers.
+
+    Raises:
+        ConfigError: a stray word, or a flag without its value.
+    """
+    result: dict[str, Any] = _copy(values)
+    for flag, text in _flags(arguments):
+        *parents, last = flag.split(".")
+        node = result
+        for name in parents:
+            child = node.get(name)
+            node[name] = child if isinstance(child, dict) else {}
+            node = node[name]
+        node[last] = _number(yaml.safe_load(text))
+    return result
+
+
+def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            raise ConfigError(
+                f"stray word {word!r} on the command line",
+                hint="settings are given as --key.sub value",
+            )
+        flag, equals, text = word[2:].partition("=")
+        if not equals:
+            try:
+                text = next(words)
+            except StopIteration:
+                raise ConfigError(f"--{flag} has no value after it") from None
+        yield flag, text
+
+
+def _number(value: Any) -> Any:
+    # YAML 1.1 reads 1e-4 (without a point) as text; people mean a number.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(child) for key, child in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
+def _explain(error: ValidationError, kind: type[BaseModel], where: str) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(kind)
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
+        return ConfigError(f"unknown key `{key}` in {where}", hint=hint)
+    if first["type"] == "missing":
+        return ConfigError(f"`{key}` is missing from {where}")
+    return ConfigError(f"`{key}` in {where} is {first['input']!r}: {first['msg']}")
+
+
+def _known_keys(kind: type[BaseModel]) -> set[str]:
+    known: set[str] = set()
+    for name, field in kind.model_fields.items():
+        known.add(name)
+        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                known |= _known_keys(part)
+    return known
