@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """float (B, channels_out, T) of a float (B, channels_in, T) and a condition (B, cond_dim)."""
+        """float (B, channels_out, T) of float (B, channels_in, T) and a condition (B, cond_dim)."""
         out = self.blocks[0](x)
         film = self.cond_encoder(cond)[:, :, None]
         if self.predict_scale:
