@@ -93,8 +93,9 @@ class Diffusion:
     def __init__(self, config: DiffusionObjective) -> None:
         self.config = config
         self.num_inference_steps = config.num_inference_steps
-        self._noising = _ddpm(config)
-        self._solver = _SOLVERS[config.solver](config)
+        with torch.device("cpu"):  # also where the network is being built without weights
+            self._noising = _ddpm(config)
+            self._solver = _SOLVERS[config.solver](config)
 
     def corrupt(
         self, clean: Tensor, noise: Tensor, *, generator: torch.Generator | None
