@@ -50,7 +50,9 @@ def walking_hull(clearance_px: float) -> list[tuple[float, float]]:
     """The T's convex hull, grown by the agent and a clearance, corners rounded to two points."""
     radius = AGENT_RADIUS_PX + clearance_px
     hull = []
-    for before, corner, after in zip(_HULL[-1:] + _HULL, _HULL, _HULL[1:] + _HULL[:1], strict=False):
+    for before, corner, after in zip(
+        _HULL[-1:] + _HULL, _HULL, _HULL[1:] + _HULL[:1], strict=False
+    ):
         first, last = _outward_angle(before, corner), _outward_angle(corner, after)
         turn = (last - first) % (2 * math.pi)
         reach = radius / math.cos(turn / 4)

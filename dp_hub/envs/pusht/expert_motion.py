@@ -9,17 +9,17 @@ import numpy as np
 _SPACING_PX = 2.0
 
 
-def round_corners(points: list[np.ndarray], *, rounds: int = 3) -> np.ndarray:
-    """Cut the corners of a polyline (Chaikin), ends kept, resampled every 2 px; (M, 2)."""
-    path = np.asarray(points, dtype=np.float64)
-    for _ in range(rounds):
-        if len(path) < 3:
-            break
-        a, b = path[:-1], path[1:]
-        cut = np.empty((2 * len(a), 2))
-        cut[0::2], cut[1::2] = 0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b
-        path = np.concatenate([path[:1], cut[1:-1], path[-1:]])
-    return resample(path)
+def smooth(path: np.ndarray, width_px: float) -> np.ndarray:
+    """Round the corners of an evenly spaced path over about ``width_px``, ends kept; (M, 2)."""
+    half = min(round(width_px / _SPACING_PX / 2), len(path) - 1)
+    if half < 1:
+        return path
+    for _ in range(2):
+        head, tail = 2 * path[0] - path[half:0:-1], 2 * path[-1] - path[-2 : -half - 2 : -1]
+        total = np.cumsum(np.concatenate([np.zeros((1, 2)), head, path, tail]), axis=0)
+        width = 2 * half + 1
+        path = (total[width:] - total[:-width]) / width
+    return path
 
 
 def resample(path: np.ndarray, spacing_px: float = _SPACING_PX) -> np.ndarray:
