@@ -7,7 +7,7 @@ the episode's own generator. Only the push in hand is planned: what to do next d
 and agent are and not on any hidden intention, so that a policy that sees just those can learn it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,7 +101,12 @@ class Expert:
         out = geometry.leave(here, self._hull)
         back = geometry.leave(run_up, self._hull)[::-1]
         ways = geometry.ways_round(out[-1], back[0], self._hull)
-        return [self._time(np.array([*out, *way, *back]), push, pose) for way in ways]
+        walks = [np.array([*out, *way, *back]) for way in ways]
+        extra = (0.0,)
+        if distance(np.array([pose]))[0] < self.config.fine_distance_px:
+            extra = (0.0, 1.0, 2.0, 3.5)  # the agent stops a little short of its target
+        longer = [replace(push, length_px=push.length_px + more) for more in extra]
+        return [self._time(walk, push, pose) for walk in walks for push in longer]
 
     def _time(self, walk: np.ndarray, push: Push, pose: Pose) -> np.ndarray:
         """Give a walk and a push their speeds; float32-exact float64 (n, 2) in world px."""
