@@ -5,7 +5,7 @@ and forwards without decoding a chunk twice, so that memory stays at a few chunk
 """
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,8 +83,11 @@ class ReplayBuffer:
         self._check_lengths()
 
     def keys(self) -> list[str]:
-        """The names under data/, in the order of the store's listing; nested as ``a/b``."""
+        """The names under data/, sorted; nested ones as ``a/b``."""
         return list(self._arrays)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
 
     @property
     def n_episodes(self) -> int:
@@ -112,10 +115,21 @@ class ReplayBuffer:
         """
         return _decode(self._array(key), f"data/{key}", start, stop, self.path)
 
-    def episodes(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """All episodes in order, each a dict of ``(T, ...)`` arrays; every chunk decoded once."""
+    def episodes(
+        self, keys: Sequence[str] | None = None, *, compact: Collection[str] = ()
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """All episodes in order, each a dict of ``(T, ...)`` arrays; every chunk decoded once.
+
+        Args:
+            keys: which keys; default: all.
+            compact: float keys to give as uint8 wherever that changes no value (the published
+                PushT pictures are whole numbers in float32, four times the memory).
+        """
         chosen = self.keys() if keys is None else list(keys)
-        rows = {key: _Forward(self._array(key), f"data/{key}", self.path) for key in chosen}
+        rows = {
+            key: _Forward(self._array(key), f"data/{key}", self.path, compact=key in compact)
+            for key in chosen
+        }
         start = 0
         for stop in self.episode_ends.tolist():
             yield {key: rows[key].take(start, stop) for key in chosen}
@@ -210,8 +224,8 @@ class ReplayBuffer:
 class _Forward:
     """Reads rows of one array forwards; keeps only the block it is in."""
 
-    def __init__(self, array: zarr.Array, name: str, path: Path) -> None:
-        self._array, self._name, self._path = array, name, path
+    def __init__(self, array: zarr.Array, name: str, path: Path, *, compact: bool) -> None:
+        self._array, self._name, self._path, self._compact = array, name, path, compact
         chunk = (array.shards or array.chunks)[0]
         row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
         self._block = chunk * max(1, _BLOCK_BYTES // (chunk * row_bytes))
@@ -233,8 +247,16 @@ class _Forward:
             self._rows = None  # freed before the next block is decoded
             self._first = row // self._block * self._block
             self._stop = min(self._first + self._block, self._array.shape[0])
-            self._rows = _decode(self._array, self._name, self._first, self._stop, self._path)
+            rows = _decode(self._array, self._name, self._first, self._stop, self._path)
+            self._rows = _as_bytes(rows) if self._compact else rows
         return self._rows
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """``rows`` as uint8 if every value survives that, else ``rows``."""
+    with np.errstate(invalid="ignore"):
+        small = rows.astype(np.uint8)
+    return small if np.array_equal(small, rows) else rows
 
 
 def _decode(array: zarr.Array, name: str, start: int, stop: int, path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ the episode's own generator. Only the push in hand is planned: what to do next d
 and agent are and not on any hidden intention, so that a policy that sees just those can learn it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,9 @@ class ExpertConfig:
     tries: int = 60  # pushes played in the quick search, after the first-order ranking
     refine: int = 6
     rehearsals: int = 8  # pushes played exactly
+    aim_coverage: float = 0.985  # well inside success, so that a learner may miss by a little
+    end_coverage: float = 0.97  # a push that ends here is the last one
+    touch_ups: int = 2  # pushes made at most after success to come nearer
     max_steps: int = MAX_EPISODE_STEPS
 
 
@@ -64,7 +67,9 @@ class Expert:
     def __init__(self, config: ExpertConfig, *, rng: np.random.Generator) -> None:
         self.config, self.rng = config, rng
         self._trial = PushTPhysics()
-        self._search = PushSearch(tilt_rad=config.tilt_rad, run_up_px=config.run_up_px)
+        self._search = PushSearch(
+            tilt_rad=config.tilt_rad, run_up_px=config.run_up_px, aim=config.aim_coverage
+        )
         self._hull = geometry.walking_hull(config.clearance_px)
 
     def plan(self, agent: np.ndarray, target: np.ndarray, pose: Pose) -> np.ndarray:
@@ -101,7 +106,12 @@ class Expert:
         out = geometry.leave(here, self._hull)
         back = geometry.leave(run_up, self._hull)[::-1]
         ways = geometry.ways_round(out[-1], back[0], self._hull)
-        return [self._time(np.array([*out, *way, *back]), push, pose) for way in ways]
+        walks = [np.array([*out, *way, *back]) for way in ways]
+        extra = (0.0,)
+        if distance(np.array([pose]))[0] < self.config.fine_distance_px:
+            extra = (0.0, 1.0, 2.0, 3.5)  # the agent stops a little short of its target
+        longer = [replace(push, length_px=push.length_px + more) for more in extra]
+        return [self._time(walk, push, pose) for walk in walks for push in longer]
 
     def _time(self, walk: np.ndarray, push: Push, pose: Pose) -> np.ndarray:
         """Give a walk and a push their speeds; float32-exact float64 (n, 2) in world px."""
@@ -134,7 +144,7 @@ class Expert:
             if coverage > covered:
                 best, covered = trial.block_pose(), coverage
         poses = np.array([pose, best or trial.block_pose()])
-        before, after = steps_from(poses)
+        before, after = steps_from(poses, self.config.aim_coverage)
         return float(pace(np.array([len(targets)]), before, np.array([after]))[0])
 
 
@@ -156,8 +166,8 @@ def demonstrate(seed: int, config: ExpertConfig | None = None) -> Demonstration:
     expert = Expert(config, rng=np.random.default_rng(seed))
     states, actions = [], []
     target = np.array((table.agent_x, table.agent_y))
-    reached = False
-    while not reached and len(actions) < config.max_steps:
+    reached, touch_ups = False, 0
+    while len(actions) < config.max_steps:
         agent = np.array((table.agent_x, table.agent_y))
         for x, y in expert.plan(agent, target, table.block_pose()).tolist():
             states.append(table.state())
@@ -167,6 +177,9 @@ def demonstrate(seed: int, config: ExpertConfig | None = None) -> Demonstration:
             reached = reached or table.coverage() > SUCCESS_COVERAGE
             if len(actions) == config.max_steps:
                 break
+        touch_ups += reached
+        if reached and (table.coverage() > config.end_coverage or touch_ups > config.touch_ups):
+            break
     state = np.array(states)
     return Demonstration(
         state=state.astype(np.float32),

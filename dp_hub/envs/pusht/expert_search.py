@@ -64,17 +64,19 @@ def distance(poses: np.ndarray) -> np.ndarray:
     return np.asarray(np.hypot(gaps[..., 0], gaps[..., 1]).mean(-1))
 
 
-def steps_from(poses: np.ndarray) -> np.ndarray:
+def steps_from(poses: np.ndarray, aim: float) -> np.ndarray:
     """About how many steps the demonstrator needs from poses (P, 3) on; float64 (P,).
 
-    None well inside the goal, more towards the threshold of success; fitted, not exact.
+    Args:
+        poses: of the T.
+        aim: the coverage at which nothing is left to do.
     """
     gaps = distance(poses)
-    steps = 8.0 + 10.0 * np.sqrt(gaps)
+    steps = 8.0 + 10.0 * np.sqrt(gaps)  # fitted to the demonstrator's own episodes
     for k in np.flatnonzero(gaps < 6.0):
         coverage = coverage_of(*poses[k])
         if coverage > SUCCESS_COVERAGE + 0.005:
-            steps[k] = 400.0 * max(0.0, 0.985 - coverage)
+            steps[k] = min(steps[k], 500.0 * max(0.0, aim - coverage))
     return steps
 
 
@@ -122,10 +124,11 @@ class PushSearch:
     Args:
         tilt_rad: first tries go along the normal and this much to both sides.
         run_up_px: room the agent needs before contact.
+        aim: the coverage at which nothing is left to do.
     """
 
-    def __init__(self, *, tilt_rad: float, run_up_px: float) -> None:
-        self.tilt_rad, self.run_up_px = tilt_rad, run_up_px
+    def __init__(self, *, tilt_rad: float, run_up_px: float, aim: float) -> None:
+        self.tilt_rad, self.run_up_px, self.aim = tilt_rad, run_up_px, aim
         self._trial = PushTPhysics()
         self._contacts, self._normals = geometry.contact_points()
 
@@ -193,7 +196,8 @@ class PushSearch:
                 break
         gone = np.hypot(*np.diff([begin, *reached], axis=0).T).cumsum()
         steps = scene.walk_steps(run_up) + gone / scene.push_speed
-        paces = pace(steps, steps_from(np.array([scene.pose]))[0], steps_from(np.array(poses)))
+        before, *after = steps_from(np.array([scene.pose, *poses]), self.aim)
+        paces = pace(steps, before, np.array(after))
         k = int(np.argmin(paces))
         return replace(push, length_px=max(1.0, gone[k] - _BEGIN_PX), pace=float(paces[k]))
 

@@ -13,7 +13,7 @@ _WEIGHT_BITS = 11
 
 
 class Taps(NamedTuple):
-    """Where each output pixel of one axis reads: ``source[index[:, k]]`` weighted ``weight[:, k]``."""
+    """Where each pixel of an output axis reads: ``source[index[:, k]]`` times ``weight[:, k]``."""
 
     index: np.ndarray  # int64 (out, 2)
     weight: np.ndarray  # int32 (out, 2), the rows add up to 2048
@@ -35,16 +35,16 @@ def resample(image: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     """The output pixels at ``rows`` x ``columns``.
 
     Args:
-        image: uint8 (H, W, C).
+        image: uint8 (H, W, C), or uint32 (H, W) holding four channels a pixel.
     Returns:
         uint8 (len(rows), len(columns), C), as ``cv2.resize`` with INTER_LINEAR computes them.
     """
-    n_rows, n_columns, channels = len(rows.index), len(columns.index), image.shape[2]
-    read = image[rows.index.reshape(-1, 1), columns.index.reshape(1, -1)].astype(np.int32)
-    read = read.reshape(2 * n_rows, n_columns, 2, channels)
+    n_rows, n_columns = len(rows.index), len(columns.index)
+    read = image[rows.index.reshape(-1, 1), columns.index.reshape(1, -1)]
+    read = read.view(np.uint8).reshape(2 * n_rows, n_columns, 2, -1).astype(np.int32)
     read *= columns.weight[:, :, None]
     across = (read[:, :, 0] + read[:, :, 1]) >> 4
-    across = across.reshape(n_rows, 2, n_columns, channels)
+    across = across.reshape(n_rows, 2, n_columns, -1)
     across *= rows.weight[:, :, None, None]
     across >>= 16
     return ((across[:, 0] + across[:, 1] + 2) >> 2).astype(np.uint8)
