@@ -16,7 +16,7 @@ Precision = Literal["auto", "no", "bf16"]
 class SplitConfig(Config):
     """Which episodes train and which validate."""
 
-    val_ratio: float = Field(0.02, ge=0, lt=1)
+    val_ratio: float = Field(default=0.02, ge=0, lt=1)
     """Share of the episodes held out for the validation loss."""
     seed: NonNegativeInt = 42
     """Of the draw."""
@@ -33,7 +33,7 @@ class OptimizerConfig(Config):
     """Of Adam's two averages."""
     eps: PositiveFloat = 1e-8
     """Of Adam's denominator."""
-    weight_decay: float = Field(1e-6, ge=0)
+    weight_decay: float = Field(default=1e-6, ge=0)
     """Decoupled, on all weights."""
     warmup_steps: NonNegativeInt = 500
     """Optimiser steps."""

@@ -84,15 +84,21 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM into a request, so that a run can end in order.
 
-    A second Ctrl-C interrupts at once.
+    Another Ctrl-C, later than two seconds after, interrupts at once; launchers of several
+    processes repeat a signal sooner than that.
     """
     request = StopRequest()
+    first = time.monotonic()
 
     def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         if request.received is not None:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT and time.monotonic() - first > 2.0:
+                raise KeyboardInterrupt
+            return
+        first = time.monotonic()
         request.received = signal.Signals(number).name
-        log.warning("%s: finishing this step and saving; once more to stop now", request.received)
+        log.warning("%s: finishing this step and saving", request.received)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, receive) for number in numbers}
