@@ -38,7 +38,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Kept:
-    """A checkpoint on the disk: its step, and its score where one was measured (higher is better)."""
+    """A checkpoint on the disk: its step and, where measured, its score (more is better)."""
 
     step: int
     score: float | None = None
