@@ -27,7 +27,7 @@ def main() -> None:
     DEMO.mkdir(exist_ok=True)
     started = time.monotonic()
     with LocalHub(DEMO / "hub", user="demo") as hub:
-        environment = os.environ | hub.environment() | {"HF_HOME": str(DEMO.resolve() / "hf")}
+        environment = os.environ | hub.env | {"HF_HOME": str(DEMO.resolve() / "hf")}
         for title, command, result in steps():
             if result is not None and result.exists():
                 print(f"\n# {title}: {result} is there already", flush=True)
