@@ -4,6 +4,7 @@ Everything is in the T's body frame (px, bar along x, stem along +y) and for the
 that the T grows by the agent's radius and the agent becomes a point.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -156,7 +157,7 @@ def _turn(o: tuple[float, float], a: tuple[float, float], b: tuple[float, float]
 
 
 def _length(points: list[tuple[float, float]]) -> float:
-    return sum(math.dist(p, q) for p, q in zip(points, points[1:], strict=False))
+    return sum(math.dist(p, q) for p, q in itertools.pairwise(points))
 
 
 def to_world(points: np.ndarray, pose: tuple[float, float, float]) -> np.ndarray:
