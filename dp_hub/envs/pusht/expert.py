@@ -29,6 +29,10 @@ from dp_hub.envs.pusht.physics import (
 )
 from dp_hub.envs.pusht.tape import Tape
 
+# Targets lie on this grid, which float32 holds exactly: the float32 actions of a recording are
+# those that were carried out, so that replaying them gives the recorded states bit for bit.
+_PARTS_PER_PX = 16
+
 
 @dataclass(frozen=True)
 class ExpertConfig:
@@ -73,7 +77,7 @@ class Expert:
         self._hull = geometry.walking_hull(config.clearance_px)
 
     def plan(self, agent: np.ndarray, target: np.ndarray, pose: Pose) -> np.ndarray:
-        """Targets of the next walk and push, float32-exact float64 (n, 2).
+        """Targets of the next walk and push, float64 (n, 2), exact in float32.
 
         Args:
             agent: (2,) where the agent is, at rest or nearly.
@@ -114,7 +118,7 @@ class Expert:
         return [self._time(walk, push, pose) for walk in walks for push in longer]
 
     def _time(self, walk: np.ndarray, push: Push, pose: Pose) -> np.ndarray:
-        """Give a walk and a push their speeds; float32-exact float64 (n, 2) in world px."""
+        """Give a walk and a push their speeds; float64 (n, 2) in world px."""
         config = self.config
         touch = push.point(np.array(-2.0))
         approach = motion.smooth(motion.resample(np.array([*walk, touch])), config.smooth_px)
@@ -130,7 +134,7 @@ class Expert:
         )
         targets = np.concatenate([targets, targets[-1:]])  # a moment to come to rest
         world = geometry.to_world(targets, pose)
-        return np.clip(world, 6.0, 506.0).astype(np.float32).astype(np.float64)
+        return np.round(np.clip(world, 6.0, 506.0) * _PARTS_PER_PX) / _PARTS_PER_PX
 
     def _rehearse(self, targets: np.ndarray, agent: np.ndarray, pose: Pose) -> float:
         """The pace of these targets (see expert_search.pace), played exactly."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dp_hub import __version__
-from dp_hub.envs.pusht.expert import Demonstration, demonstrate
+from dp_hub.envs.pusht.expert import Demonstration, ExpertConfig, demonstrate
 from dp_hub.envs.pusht.physics import CONTROL_HZ
 from dp_hub.errors import DataError
 
@@ -40,6 +40,7 @@ def record_expert(
     seed: int,
     images: bool = False,
     workers: int = 1,
+    config: ExpertConfig | None = None,
     progress: Progress | None = None,
 ) -> Recorded:
     """Record the first ``n_episodes`` successes of seeds ``seed``, ``seed + 1``, ...
@@ -52,6 +53,7 @@ def record_expert(
         seed: of the first start state.
         images: record 96 x 96 frames too.
         workers: processes to play in.
+        config: how the demonstrator moves and chooses.
         progress: called with every episode played, kept or not.
     Raises:
         DataError: the target exists, or a number is out of range.
@@ -71,7 +73,8 @@ def record_expert(
         "episodes": made.episodes,
         "skipped_seeds": made.skipped_seeds,
     }
-    write_replay(path, _successes(made, n_episodes, seed, images, workers, progress), attrs)
+    played = _played(partial(demonstrate, config=config, images=images), seed, workers)
+    write_replay(path, _successes(played, made, n_episodes, progress), attrs)
     return made
 
 
@@ -96,20 +99,15 @@ def _check(n_episodes: int, seed: int, workers: int) -> None:
 
 
 def _successes(
-    made: Recorded,
-    n_episodes: int,
-    seed: int,
-    images: bool,
-    workers: int,
-    progress: Progress | None,
+    played: Iterator[Demonstration], made: Recorded, n_episodes: int, progress: Progress | None
 ) -> Iterator[dict[str, np.ndarray]]:
-    for demo in _played(partial(demonstrate, images=images), seed, workers):
+    """The first successes, entered into ``made``."""
+    for demo in played:
         if demo.success:
-            length = len(demo.arrays["action"])
             made.episodes.append(
                 {"seed": demo.seed, "success": True, "max_coverage": round(demo.coverage, 4)}
             )
-            made.n_steps += length
+            made.n_steps += len(demo.arrays["action"])
         else:
             made.skipped_seeds.append(demo.seed)
         if progress is not None:
