@@ -82,8 +82,10 @@ def _expert(to: Path, episodes: int, seed: int, images: bool, workers: int) -> N
 
 
 def _by_hand(to: Path, episodes: int | None, seed: int) -> None:
+    from dp_hub.envs.pusht.recorder import check_numbers
     from dp_hub.envs.pusht.teleop import Window, record_by_hand
 
+    check_numbers(1 if episodes is None else episodes, seed)
     window = Window()
     try:
         n = record_by_hand(to, window, seed=seed, n_episodes=episodes)

@@ -60,7 +60,7 @@ def record_expert(
     """
     from dp_hub.replay.buffer import write_replay
 
-    _check(n_episodes, seed, workers)
+    check_numbers(n_episodes, seed, workers)
     made = Recorded()
     attrs = {
         "fps": CONTROL_HZ,
@@ -84,7 +84,8 @@ def command_of(*, n_episodes: int, seed: int, images: bool) -> str:
     return f"dp-hub record pusht --expert --episodes {n_episodes} --seed {seed}{with_images}"
 
 
-def _check(n_episodes: int, seed: int, workers: int) -> None:
+def check_numbers(n_episodes: int, seed: int, workers: int = 1) -> None:
+    """Refuse numbers out of range; warn of seeds that evaluations use."""
     for name, value in (("episodes", n_episodes), ("workers", workers)):
         if value < 1:
             raise DataError(f"--{name} is {value}", hint="at least 1")
