@@ -1,26 +1,32 @@
 """Checksums of files, as the Hub keeps them: sha256 for large files, git's sha1 for small ones."""
 
 import hashlib
+import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 THREADS = 4
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Known:
-    """A file as the Hub lists it. ``sha256`` is None for those stored in git itself."""
+    """A file as the Hub lists it.
+
+    ``git_id`` is git's id of the content or, of a large file, of the LFS pointer to it. ``sha256``
+    is there for large files, unless the listing comes from the cache, which has dropped it.
+    """
 
     path: str
     size: int
     sha256: str | None
-    git_sha1: str
+    git_id: str
 
     @classmethod
     def of(cls, file: "RepoFile") -> "Known":
@@ -30,28 +36,14 @@ class Known:
     def holds(self, content: Path | bytes) -> bool:
         """Whether ``content`` (a file, or bytes) is what the Hub has here. Missing is False."""
         try:
-            size = len(content) if isinstance(content, bytes) else content.stat().st_size
-            if size != self.size:
+            if _size(content) != self.size:
                 return False
-            if self.sha256 is not None:
-                return sha256_of(content) == self.sha256
-            return git_sha1_of(content) == self.git_sha1
+            with _opened(content) as file:
+                if self.sha256 is not None:
+                    return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+                return self.git_id in _git_ids(file, self.size)
         except FileNotFoundError:
             return False
-
-
-def sha256_of(content: Path | bytes) -> str:
-    """Hex sha256 of a file (read in pieces) or of bytes."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def git_sha1_of(content: Path | bytes) -> str:
-    """Git's blob id of a small file or of bytes, as hex."""
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def damaged(folder: Path, files: Iterable[Known]) -> list[Known]:
@@ -60,3 +52,27 @@ def damaged(folder: Path, files: Iterable[Known]) -> list[Known]:
     with ThreadPoolExecutor(THREADS) as pool:
         right = pool.map(lambda file: file.holds(folder / file.path), listed)
         return [file for file, good in zip(listed, right, strict=True) if not good]
+
+
+def _git_ids(file: BinaryIO, size: int) -> tuple[str, str]:
+    """The ids that git gives this content: stored as it is, and as an LFS pointer to it."""
+    plain, large = _git_sha1(b"", size), hashlib.sha256()
+    while piece := file.read(PIECE_BYTES):
+        plain.update(piece)
+        large.update(piece)
+    pointer = (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{large.hexdigest()}\nsize {size}\n"
+    ).encode()
+    return plain.hexdigest(), _git_sha1(pointer, len(pointer)).hexdigest()
+
+
+def _git_sha1(data: bytes, size: int) -> "hashlib._Hash":
+    return hashlib.sha1(b"blob %d\0" % size + data, usedforsecurity=False)
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _opened(content: Path | bytes) -> io.BytesIO | io.BufferedReader:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")

@@ -26,7 +26,8 @@ _BELONGS: dict[Kind, re.Pattern[str]] = {
     # Optimizer state, logs and rollout data stay at home.
     "policy": re.compile(
         r"README\.md|LICENSE(\.\w+)?|config\.json|model\.safetensors"
-        r"|train_config\.(ya?ml|json)|(dataset|eval|results|scores)[\w-]*\.json"
+        r"|train(ing)?(_config)?\.(ya?ml|json)|(dataset|eval|results|scores)[\w-]*\.json"
+        r"|policy_(pre|post)processor[\w-]*\.(json|safetensors)"  # LeRobot's
         rf"|{_MEDIA}"
     ),
 }

@@ -1,5 +1,6 @@
 """Pulling datasets and policies: a revision becomes a commit id first, then files, then checked."""
 
+import hashlib
 import logging
 import os
 import re
@@ -259,10 +260,9 @@ def _pull_to(api: "HfApi", found: Found, target: Path) -> Pulled:
 
     target = target.absolute()
     partial = target.with_name(f".{target.name}.{found.sha[:12]}.partial")
-    own = partial / ".cache"
-    own.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(own / "pull.lock"):
+    with WeakFileLock(_lock_of(target)):
         _refuse_taken(target)  # another pull may have been faster
+        partial.mkdir(parents=True, exist_ok=True)
         if found.online:
             _download(api, found, found.sha, into=partial)
         else:
@@ -270,9 +270,18 @@ def _pull_to(api: "HfApi", found: Found, target: Path) -> Pulled:
         bad = damaged(partial, found.files)
         if bad:
             _mend(api, found, partial, bad, into=partial)
-        shutil.rmtree(own)
+        shutil.rmtree(partial / ".cache", ignore_errors=True)  # the library's notes
         partial.rename(target)
     return Pulled(target, found.repo_id, found.sha, found.kind)
+
+
+def _lock_of(target: Path) -> Path:
+    """Where the library keeps its own locks, which stay; beside the target it would be litter."""
+    from huggingface_hub import constants
+
+    locks = Path(constants.HF_HUB_CACHE) / ".locks" / "dp_hub"
+    locks.mkdir(parents=True, exist_ok=True)
+    return locks / f"{hashlib.sha256(str(target).encode()).hexdigest()[:32]}.lock"
 
 
 def _refuse_taken(target: Path) -> None:

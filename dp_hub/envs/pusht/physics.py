@@ -24,24 +24,25 @@ BAR = (-60.0, 0.0, 60.0, 30.0)
 STEM = (-15.0, 30.0, 15.0, 120.0)
 T_AREA = 6300.0
 T_CENTRE_OF_GRAVITY = (0.0, 45.0)
-# The original's nine points on the T, body frame (its farthest-point sampling, seed 0).
+# The original's nine points on the T, body frame: farthest-point sampling of the pixels of a drawn
+# T, each shifted by U(0, 1), all from default_rng(0) (its ``pymunk_keypoint_manager.py``).
 T_KEYPOINTS = np.array(
     [
-        (9.2698, 90.041),
-        (-60.9835, -1.1867),
-        (60.9128, -1.3934),
-        (-0.2705, 25.5436),
-        (-14.0649, 122.8159),
-        (39.0027, 32.8574),
-        (-39.9664, 32.7297),
-        (-16.8243, 62.8632),
-        (23.5415, -1.7003),
+        (9.269786713763871, 90.04097352393619),
+        (-60.983472364471474, -1.1867297607997276),
+        (60.91275557727772, -1.3933642242328201),
+        (-0.2705034390160016, 25.54362499146542),
+        (-14.064927576212233, 122.81585355412153),
+        (39.002738500170146, 32.857404276587566),
+        (-39.966414424694534, 32.729655446429945),
+        (-16.82434437939744, 62.86317892234989),
+        (23.54146122024909, -1.7002881094626152),
     ]
 )
 _GAIN_P, _GAIN_V = 100.0, 20.0
 _DT_S = 1.0 / SIMULATION_HZ
 _SUBSTEPS = SIMULATION_HZ // CONTROL_HZ
-_WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
+WALLS = (((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506)))
 _WALL_RADIUS_PX = 2
 
 
@@ -51,14 +52,17 @@ class PushTPhysics:
     A state is float64 (5,): agent x, y, block x, y in px and the block's angle in radians.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, count_contacts: bool = False) -> None:
+        """``count_contacts`` keeps ``contact_points`` up to date, for a few us a step."""
+        self._counts_contacts = count_contacts
+        self.contact_points = 0  # summed over the physics steps of the last control period
         self._build()
         self.set_state((256.0, 400.0, 256.0, 300.0, 0.0))
 
     def _build(self) -> None:
         space = pymunk.Space()
         space.damping = 0  # Chipmunk drops all velocity every step: the block is quasi-static
-        walls = [pymunk.Segment(space.static_body, a, b, _WALL_RADIUS_PX) for a, b in _WALLS]
+        walls = [pymunk.Segment(space.static_body, a, b, _WALL_RADIUS_PX) for a, b in WALLS]
         space.add(*walls)
         self.agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self.agent.position = (256, 400)
@@ -72,11 +76,20 @@ class PushTPhysics:
         self.space = space
         self._space, self._agent, self._block = space._space, self.agent._body, self.block._body
         self._velocity = ffi.new("cpVect *")
+        if self._counts_contacts:
+            space.on_collision(0, 0, post_solve=self._count_contacts)
+
+    def _count_contacts(self, arbiter: Any, space: Any, data: Any) -> None:
+        self.contact_points += lib.cpArbiterGetCount(arbiter._arbiter)
 
     def reset(self, seed: int) -> None:
         """The original's start state of ``seed``, in its legacy order."""
+        self.reset_to(start_state(seed))
+
+    def reset_to(self, state: Any, *, legacy: bool = True) -> None:
+        """A fresh table in ``state``, as after nothing else: see ``set_state``."""
         self._build()
-        self.set_state(start_state(seed))
+        self.set_state(state, legacy=legacy)
 
     def set_state(self, state: Any, *, legacy: bool = True) -> None:
         """Put agent and block somewhere, then let one physics step push them apart.
@@ -99,12 +112,14 @@ class PushTPhysics:
         self.space.step(_DT_S)
         self.agent_x, self.agent_y = self.agent.position
         self.velocity_x, self.velocity_y = 0.0, 0.0
+        self.contact_points = 0
 
     def step(self, target_x: float, target_y: float) -> None:
         """One control period (0.1 s): a PD controller pulls the agent towards the target, in px."""
         # The agent is kinematic: its motion is this arithmetic, in the original's order.
         x, y, vx, vy = self.agent_x, self.agent_y, self.velocity_x, self.velocity_y
         velocity = self._velocity
+        self.contact_points = 0
         for _ in range(_SUBSTEPS):
             vx += (_GAIN_P * (target_x - x) + _GAIN_V * (0 - vx)) * _DT_S
             vy += (_GAIN_P * (target_y - y) + _GAIN_V * (0 - vy)) * _DT_S
@@ -115,6 +130,13 @@ class PushTPhysics:
             x += vx * _DT_S
             y += vy * _DT_S
         self.agent_x, self.agent_y, self.velocity_x, self.velocity_y = x, y, vx, vy
+
+    def n_contacts(self) -> int:
+        """Contact points per physics step of the last control period, rounded up as the original's.
+
+        Needs ``count_contacts``; 0 after a reset.
+        """
+        return -(-self.contact_points // _SUBSTEPS)
 
     def block_pose(self) -> tuple[float, float, float]:
         """Block x, y in px and its raw angle in radians (not wrapped)."""

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dp_hub.hub.server.faults import Fault, entry_not_found
+from dp_hub.hub.server.objects import Staged
 from dp_hub.hub.server.paths import REPO
 from dp_hub.hub.server.repository import (
     Change,
@@ -129,20 +130,26 @@ async def commit(request: Request) -> Response:
     repo, user = writable(request)
     header: dict[str, Any] = {}
     changes: list[Change] = []
-    async for line in read_lines(request):
-        if line.get("key") == "header":
-            header = line["value"]
-        else:
-            changes.append(await run_in_threadpool(_change, repo, line))
-    sha = await run_in_threadpool(
-        repo.commit,
-        param(request, "revision"),
-        changes,
-        title=text_field(header, "summary"),
-        message=text_field(header, "description", ""),
-        user=user,
-        parent=_parent(header),
-    )
+    staged: list[Staged] = []
+    try:
+        async for line in read_lines(request):
+            if line.get("key") == "header":
+                header = line["value"]
+            else:
+                changes.append(await run_in_threadpool(_change, repo, line, staged))
+        await run_in_threadpool(repo.objects.settle, staged)
+        sha = await run_in_threadpool(
+            repo.commit,
+            param(request, "revision"),
+            changes,
+            title=text_field(header, "summary"),
+            message=text_field(header, "description", ""),
+            user=user,
+            parent=_parent(header),
+        )
+    finally:
+        for item in staged:
+            item.discard()
     url = f"{repo_url(request, repo)}/commit/{sha}"
     return JSONResponse({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
@@ -156,8 +163,8 @@ def _parent(header: dict[str, Any]) -> str | None:
     return parent
 
 
-def _change(repo: Repository, line: dict[str, Any]) -> Change:
-    """One line of a commit. The content of a regular file is on disk when this returns."""
+def _change(repo: Repository, line: dict[str, Any], staged: list[Staged]) -> Change:
+    """One line of a commit. The content of a regular file is staged, not kept in memory."""
     key, value = line.get("key"), line["value"]
     if key == "deletedFolder":
         return Change(clean_path(text_field(value, "path").rstrip("/")), None, folder=True)
@@ -165,22 +172,22 @@ def _change(repo: Repository, line: dict[str, Any]) -> Change:
     if key == "deletedFile":
         return Change(path, None)
     if key == "file":
-        return Change(path, _regular_entry(repo, value, path))
+        data = _regular_content(value, path)
+        staged.append(repo.objects.stage(data))
+        return Change(path, Entry(staged[-1].sha256, len(data), git_blob_id(data), lfs=False))
     if key == "lfsFile":
         return Change(path, _lfs_entry(repo, value, path))
     raise Fault(400, f"a commit can't have a line of kind {key!r:.80}")
 
 
-def _regular_entry(repo: Repository, value: dict[str, Any], path: str) -> Entry:
+def _regular_content(value: dict[str, Any], path: str) -> bytes:
     content = text_field(value, "content")
-    if value.get("encoding") == "base64":
-        try:
-            data = base64.b64decode(content, validate=True)
-        except binascii.Error:
-            raise Fault(400, f"the content of {path} is not base64") from None
-    else:
-        data = content.encode()
-    return Entry(repo.objects.put(data), len(data), git_blob_id(data), lfs=False)
+    if value.get("encoding") != "base64":
+        return content.encode()
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error:
+        raise Fault(400, f"the content of {path} is not base64") from None
 
 
 def _lfs_entry(repo: Repository, value: dict[str, Any], path: str) -> Entry:

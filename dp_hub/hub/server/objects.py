@@ -3,12 +3,17 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from dp_hub.hub.server.disk import sync_folder
 from dp_hub.hub.server.faults import Fault
+
+FLUSHING_THREADS = 16
 
 
 class ObjectStore:
@@ -36,16 +41,53 @@ class ObjectStore:
         """A new content, to be written piece by piece."""
         return Incoming(self)
 
-    def put(self, data: bytes) -> str:
-        """Store ``data``, return its sha256."""
-        with self.receive() as incoming:
-            incoming.write(data)
-            return incoming.keep()
+    def stage(self, data: bytes) -> "Staged":
+        """Write a small content to the disk; ``settle`` makes it one of the store's."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if self.size(sha256) == len(data):
+            return Staged(sha256, None)
+        path = self._new_path()
+        path.write_bytes(data)
+        return Staged(sha256, path)
+
+    def settle(self, staged: Iterable["Staged"]) -> None:
+        """Make staged contents durable and give them their names.
+
+        All at once, since flushing thousands of small files one by one takes a minute.
+        """
+        waiting = {item.sha256: item.path for item in staged if item.path is not None}
+        with ThreadPoolExecutor(FLUSHING_THREADS) as pool:
+            list(pool.map(_flush, waiting.values()))
+        folders = set()
+        for sha256, path in waiting.items():
+            target = self.path(sha256)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+            folders.add(target.parent)
+        with ThreadPoolExecutor(FLUSHING_THREADS) as pool:
+            list(pool.map(sync_folder, folders))
+
+    def _new_path(self) -> Path:
+        folder = self.root / "incoming"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / secrets.token_hex(8)
 
     def sweep(self) -> None:
         """Remove what an earlier process left unfinished."""
         for leftover in (self.root / "incoming").glob("*"):
             leftover.unlink()
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A small content by its digest; ``path`` is None when the store had it already."""
+
+    sha256: str
+    path: Path | None
+
+    def discard(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 class Incoming:
@@ -54,12 +96,11 @@ class Incoming:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._digest = hashlib.sha256()
-        self._path = store.root / "incoming" / secrets.token_hex(8)
+        self._path = store._new_path()
         self._file: BinaryIO | None = None
         self.size = 0
 
     def __enter__(self) -> "Incoming":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("xb")
         return self
 
@@ -99,3 +140,8 @@ class Incoming:
         if self._file is not None:
             self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
