@@ -5,6 +5,7 @@ of pictures a seek can silently return the neighbouring frame. After a file is c
 frames are read back by seek and compared with the source and with their neighbours.
 """
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dp_hub.errors import DataError
 
 CODECS = {
     "h264": ("libx264", {"crf": "23", "preset": "veryfast", "tune": "fastdecode", "bf": "0"}),
-    "av1": ("libsvtav1", {"crf": "30", "preset": "12", "svtav1-params": "log=-1"}),
+    "av1": ("libsvtav1", {"crf": "30", "preset": "8"}),
 }
 _GOP = 2
 _SAMPLES = 16
@@ -128,6 +129,7 @@ class VideoShards:
         self._path = self._root / name
         self._path.parent.mkdir(parents=True, exist_ok=True)
         encoder, options = CODECS[self._codec]
+        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints 20 lines otherwise
         try:
             self._container = av.open(str(self._path), "w")
             self._stream = self._container.add_stream(encoder, rate=self._rate, options=options)
