@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,16 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def new_accelerator(mixed_precision: str, grad_accumulation: int) -> Accelerator:
+    """An Accelerator that does not inherit the settings of an earlier run in this process."""
+    # accelerate keeps them in singletons and refuses a second run with another precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    GradientState._reset_state()
+    return Accelerator(
+        mixed_precision=mixed_precision, gradient_accumulation_steps=grad_accumulation
+    )
 
 
 def faster_precision(policy: nn.Module, batch: Mapping[str, Tensor], device: torch.device) -> str:

@@ -49,6 +49,7 @@ class Run:
         step: optimiser steps done.
         stopwatch: seconds of training.
         kept: the checkpoints on the disk.
+        numbers: what the last evaluation measured.
     """
 
     policy: DiffusionPolicy
@@ -59,9 +60,10 @@ class Run:
     step: int = 0
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     kept: list[Kept] = field(default_factory=list)
+    numbers: dict[str, float] = field(default_factory=dict)
 
     @property
-    def best_weights(self) -> DiffusionPolicy:
+    def evaluated(self) -> DiffusionPolicy:
         """What is evaluated and saved: the averaged policy, or else the trained one."""
         return self.policy if self.ema is None else self.ema.model
 
@@ -79,6 +81,13 @@ def newest_checkpoint(out_dir: Path, *, resume: bool) -> Path | None:
             hint="continue it with --resume, or begin another with --out_dir",
         )
     return checkpoint_path(out_dir / CHECKPOINTS, steps[-1]) if steps else None
+
+
+def precision_before(path: Path | None) -> str | None:
+    """What ``mixed_precision: auto`` came to when a run began; None for a run that begins."""
+    if path is None:
+        return None
+    return read_checkpoint(path, []).state["config"]["mixed_precision"]
 
 
 def save_run(
@@ -122,6 +131,7 @@ def load_run(run: Run, path: Path, config: TrainConfig, accelerator: Accelerator
     run.step = state["step"]
     run.stopwatch = Stopwatch(state["elapsed_s"])
     run.kept = [Kept(**one) for one in state["kept"]]
+    run.numbers = state["numbers"]
     rank = accelerator.process_index
     mine = {
         name.removesuffix(f".{rank}"): value
@@ -157,6 +167,7 @@ def _checkpoint(run: Run, config: TrainConfig, states: dict[str, Tensor]) -> Che
         "batches": run.batches.state_dict(),
         "optimizer_groups": groups,
         "kept": [{"step": one.step, "score": one.score} for one in run.kept],
+        "numbers": run.numbers,
         "fingerprint": run.record.fingerprint,
         "config": config.model_dump(mode="json"),
     }
