@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 import zarr.storage
-from zarr.errors import ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError
+from zarr.errors import GroupNotFoundError, NodeTypeValidationError
 
 from dp_hub.errors import DataError
 from dp_hub.replay.chunks import missing_chunks, stored_names
@@ -65,11 +65,10 @@ class ReplayBuffer:
     ) -> None:
         self.path = path
         self.attrs: dict[str, Any] = dict(root.attrs)
-        self._arrays = _arrays_of(_child(root, "data", path), path)
+        self._arrays = _arrays_of(root, "data", names, path)
         if not self._arrays:
             raise DataError(f"{path} holds no arrays under data/")
-        meta = _child(root, "meta", path)
-        self._meta = _arrays_of(meta, path)
+        self._meta = _arrays_of(root, "meta", names, path)
         if "episode_ends" not in self._meta:
             raise DataError(
                 f"{path} has no meta/episode_ends",
@@ -300,33 +299,22 @@ def _open_root(path: Path, prefix: str) -> zarr.Group:
         raise DataError(f"{path} is not a readable zarr group: {error}") from None
 
 
-def _child(root: zarr.Group, name: str, path: Path) -> zarr.Group:
-    try:
-        child = root[name]
-    except (KeyError, ArrayNotFoundError, GroupNotFoundError):
-        raise DataError(
-            f"{path} has no {name}/ group",
-            hint="a replay buffer has data/<key> arrays and meta/episode_ends",
-        ) from None
-    except ValueError as error:
-        raise _unreadable(name, path, error) from None
-    if not isinstance(child, zarr.Group):
-        raise DataError(f"{path}: {name} is an array, not a group")
-    return child
-
-
-def _arrays_of(group: zarr.Group, path: Path, prefix: str = "") -> dict[str, zarr.Array]:
-    """Every array below ``group``, nested ones under ``a/b``."""
+def _arrays_of(root: zarr.Group, name: str, names: set[str], path: Path) -> dict[str, zarr.Array]:
+    """Every array below the group ``name``, nested ones under ``a/b``."""
+    top = f"{root.path}/{name}/" if root.path else f"{name}/"
+    found = sorted(
+        stored[len(top) :].rpartition("/")[0]
+        for stored in names
+        if stored.startswith(top) and stored.endswith(("/.zarray", "/zarr.json"))
+    )
     arrays: dict[str, zarr.Array] = {}
-    try:
-        for name in sorted(group.keys()):
-            member = group[name]
-            if isinstance(member, zarr.Array):
-                arrays[prefix + name] = member
-            else:
-                arrays |= _arrays_of(member, path, f"{prefix}{name}/")
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(f"{group.path}/{name}", path, error) from None
+    for key in filter(None, found):
+        try:
+            member = root[f"{name}/{key}"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable(f"{name}/{key}", path, error) from None
+        if isinstance(member, zarr.Array):
+            arrays[key] = member
     return arrays
 
 
