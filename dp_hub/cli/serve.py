@@ -1,6 +1,7 @@
 """``dp-hub serve``."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import typer
@@ -31,4 +32,7 @@ def serve(
         note = "" if file else "  # given out earlier; --new-token makes another"
         print(f"export HF_TOKEN={token}  # {name}" if file else f"# HF_TOKEN of {name}{note}")
     print(flush=True)
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        note = "other machines can read what is public here, and tokens travel unencrypted"
+        print(f"warning: {note}", file=sys.stderr)
     hub.run()
