@@ -1,6 +1,7 @@
 """``dp-hub serve``."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import typer
@@ -27,8 +28,13 @@ def serve(
     print(f"export HF_ENDPOINT={hub.endpoint}")
     print("export HF_HUB_DISABLE_XET=1  # for clients other than dp-hub")
     for name, file in hub.token_files.items():
-        token = f"$(cat {shlex.quote(str(file))})" if file else "..."
-        note = "" if file else "  # given out earlier; --new-token makes another"
-        print(f"export HF_TOKEN={token}  # {name}" if file else f"# HF_TOKEN of {name}{note}")
+        if file is None:
+            print(f"# {name}: the token file was taken away; --new-token makes another token")
+        else:
+            mark = "" if len(hub.token_files) == 1 else f"# {name}: "
+            print(f"{mark}export HF_TOKEN=$(cat {shlex.quote(str(file))})")
     print(flush=True)
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        note = "other machines can read what is public here, and tokens travel unencrypted"
+        print(f"warning: {note}", file=sys.stderr)
     hub.run()

@@ -72,8 +72,7 @@ def prepare(
         app, log_config=None, access_log=False, lifespan="off", server_header=False,
         timeout_graceful_shutdown=5,
     )  # fmt: skip
-    where = f"[{host}]" if ":" in host else host
-    endpoint = f"http://{where}:{listener.getsockname()[1]}"
+    endpoint = f"http://{_reachable(host)}:{listener.getsockname()[1]}"
     return Prepared(endpoint, files, uvicorn.Server(config), listener, lock)
 
 
@@ -151,6 +150,13 @@ def _token_files(
             tokens.issue(user, file)
         files[user] = file if file.is_file() else None
     return files
+
+
+def _reachable(host: str) -> str:
+    """How clients call this machine; 0.0.0.0 and :: mean "all of its addresses"."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int) -> socket.socket:
