@@ -40,7 +40,7 @@ def options(
 
 
 def main() -> None:
-    """Run ``dp-hub``: our errors become two lines on stderr and exit status 1, never a traceback."""
+    """Run ``dp-hub``: our errors become a sentence and a hint on stderr, never a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app()

@@ -1,0 +1,197 @@
+"""A scripted demonstrator of PushT: it walks round the T and pushes it home, as a person would.
+
+It looks into the simulator: from contact points round the T it tries pushes, keeps those that bring
+the T's keypoints nearest to the goal for the time they take, plays the best of them exactly as they
+would be carried out (the walk there, the push, the stop), and chooses one of the best by a draw of
+the episode's own generator. Only the push in hand is planned: what to do next depends on where T
+and agent are and not on any hidden intention, so that a policy that sees just those can learn it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dp_hub.envs.pusht import expert_geometry as geometry
+from dp_hub.envs.pusht import expert_motion as motion
+from dp_hub.envs.pusht.expert_search import (
+    Pose,
+    Push,
+    PushSearch,
+    Scene,
+    distance,
+    pace,
+    steps_from,
+)
+from dp_hub.envs.pusht.physics import (
+    MAX_EPISODE_STEPS,
+    SUCCESS_COVERAGE,
+    PushTPhysics,
+)
+from dp_hub.envs.pusht.tape import Tape
+
+# Targets lie on this grid, which float32 holds exactly: the float32 actions of a recording are
+# those that were carried out, so that replaying them gives the recorded states bit for bit.
+_PARTS_PER_PX = 16
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """How the demonstrator moves and chooses. Speeds are px a control step of 0.1 s."""
+
+    walk_speed: float = 22.0
+    push_speed: float = 12.0
+    fine_speed: float = 5.0
+    fine_distance_px: float = 25.0  # pushes slow down when the T is this near
+    touch_speed: float = 8.0  # on the last px before contact
+    run_up_px: float = 18.0
+    clearance_px: float = 14.0
+    speed_up: float = 4.0
+    slow_down: float = 3.5
+    sideways: float = 7.0
+    smooth_px: float = 26.0
+    tilt_rad: float = 0.45  # first tries go along the normal and this much to both sides of it
+    temperature: float = 0.06  # how much slower a way may be and still be chosen, as a share
+    tries: int = 60  # pushes played in the quick search, after the first-order ranking
+    refine: int = 6
+    rehearsals: int = 8  # pushes played exactly
+    aim_coverage: float = 0.985  # well inside success, so that a learner may miss by a little
+    end_coverage: float = 0.97  # a push that ends here is the last one
+    touch_ups: int = 2  # pushes made at most after success to come nearer
+    max_steps: int = MAX_EPISODE_STEPS
+
+
+class Expert:
+    """Plans one push at a time. Deterministic for a given ``rng`` state.
+
+    Args:
+        config: how to move and choose.
+        rng: draws between nearly equal pushes.
+    """
+
+    def __init__(self, config: ExpertConfig, *, rng: np.random.Generator) -> None:
+        self.config, self.rng = config, rng
+        self._trial = PushTPhysics()
+        self._search = PushSearch(
+            tilt_rad=config.tilt_rad, run_up_px=config.run_up_px, aim=config.aim_coverage
+        )
+        self._hull = geometry.walking_hull(config.clearance_px)
+
+    def plan(self, agent: np.ndarray, target: np.ndarray, pose: Pose) -> np.ndarray:
+        """Targets of the next walk and push, float64 (n, 2), exact in float32.
+
+        Args:
+            agent: (2,) where the agent is, at rest or nearly.
+            target: (2,) the last target it was given.
+            pose: the T's.
+        """
+        config = self.config
+        scene = Scene(
+            pose, geometry.to_body(target, pose), self._push_speed(pose), config.walk_speed
+        )
+        pushes = self._search.best(scene, tries=config.tries, refine=config.refine)
+        plans = [
+            plan
+            for push in pushes[: config.rehearsals]
+            for plan in self._carry_out(push, pose, target)
+        ]
+        paces = np.array([self._rehearse(plan, agent, pose) for plan in plans])
+        weights = np.exp(-np.log(paces / paces.min()) / max(config.temperature, 1e-9))
+        return plans[int(self.rng.choice(len(plans), p=weights / weights.sum()))]
+
+    def _push_speed(self, pose: Pose) -> float:
+        config = self.config
+        near = min(1.0, float(distance(np.array([pose]))[0]) / (2 * config.fine_distance_px))
+        return config.fine_speed + near * (config.push_speed - config.fine_speed)
+
+    def _carry_out(self, push: Push, pose: Pose, target: np.ndarray) -> list[np.ndarray]:
+        """Targets of the walk to a push and the push, for each way round the T."""
+        here = geometry.to_body(target, pose)
+        run_up = push.point(np.array(-self.config.run_up_px))
+        out = geometry.leave(here, self._hull)
+        back = geometry.leave(run_up, self._hull)[::-1]
+        ways = geometry.ways_round(out[-1], back[0], self._hull)
+        walks = [np.array([*out, *way, *back]) for way in ways]
+        extra: tuple[float, ...] = (0.0,)
+        if distance(np.array([pose]))[0] < self.config.fine_distance_px:
+            extra = (0.0, 1.0, 2.0, 3.5)  # the agent stops a little short of its target
+        longer = [replace(push, length_px=push.length_px + more) for more in extra]
+        return [self._time(walk, push, pose) for walk in walks for push in longer]
+
+    def _time(self, walk: np.ndarray, push: Push, pose: Pose) -> np.ndarray:
+        """Give a walk and a push their speeds; float64 (n, 2) in world px."""
+        config = self.config
+        touch = push.point(np.array(-2.0))
+        approach = motion.smooth(motion.resample(np.array([*walk, touch])), config.smooth_px)
+        path = np.concatenate([approach, push.path(before_px=2.0)[1:]])
+        speed = self._push_speed(pose)
+        limit = np.minimum(motion.turn_limit(path, config.sideways), config.walk_speed)
+        along = motion.arc_length(path)
+        to_go = along[len(approach) - 1] - along
+        limit[to_go < 12.0] = np.minimum(limit[to_go < 12.0], max(config.touch_speed, 0.7 * speed))
+        limit[to_go < 0.0] = np.minimum(limit[to_go < 0.0], speed)
+        targets = motion.time_along(
+            path, limit, speed_up=config.speed_up, slow_down=config.slow_down
+        )
+        targets = np.concatenate([targets, targets[-1:]])  # a moment to come to rest
+        world = geometry.to_world(targets, pose)
+        return np.round(np.clip(world, 6.0, 506.0) * _PARTS_PER_PX) / _PARTS_PER_PX
+
+    def _rehearse(self, targets: np.ndarray, agent: np.ndarray, pose: Pose) -> float:
+        """The pace of these targets (see expert_search.pace), played exactly."""
+        trial = self._trial
+        trial.set_state((agent[0], agent[1], *pose), legacy=False)
+        best: Pose | None = None
+        covered = SUCCESS_COVERAGE
+        for x, y in targets.tolist():
+            trial.step(x, y)
+            coverage = trial.coverage()
+            if coverage > covered:
+                best, covered = trial.block_pose(), coverage
+        poses = np.array([pose, best or trial.block_pose()])
+        before, after = steps_from(poses, self.config.aim_coverage)
+        return float(pace(np.array([len(targets)]), before, np.array([after]))[0])
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """An episode played by the demonstrator.
+
+    Args:
+        seed: of the start state and of the demonstrator's choices.
+        arrays: see `dp_hub.envs.pusht.tape.Tape.arrays`.
+        coverage: the greatest share of the goal covered.
+    """
+
+    seed: int
+    arrays: dict[str, np.ndarray]
+    coverage: float
+
+    @property
+    def success(self) -> bool:
+        """Whether the T came home."""
+        return self.coverage > SUCCESS_COVERAGE
+
+
+def demonstrate(
+    seed: int, config: ExpertConfig | None = None, *, images: bool = False
+) -> Demonstration:
+    """Play one episode from the original's start state of ``seed``."""
+    config = config or ExpertConfig()
+    table = PushTPhysics()
+    table.reset(seed)
+    tape = Tape(table, images=images, contacts=False)
+    expert = Expert(config, rng=np.random.default_rng(seed))
+    target = np.array((table.agent_x, table.agent_y))
+    best, touch_ups = 0.0, 0
+    while len(tape) < config.max_steps and touch_ups <= config.touch_ups:
+        agent = np.array((table.agent_x, table.agent_y))
+        plan = expert.plan(agent, target, table.block_pose())
+        for action in plan[: config.max_steps - len(tape)]:
+            tape.add(action)
+            table.step(*action.tolist())
+            best = max(best, table.coverage())
+        target = plan[-1]
+        if table.coverage() > config.end_coverage:
+            break
+        touch_ups += best > SUCCESS_COVERAGE
+    return Demonstration(seed, tape.arrays(), best)

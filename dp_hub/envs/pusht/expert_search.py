@@ -1,0 +1,215 @@
+"""Which pushes are worth making: a quick search in a simulator of the demonstrator's own."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from dp_hub.envs.pusht import expert_geometry as geometry
+from dp_hub.envs.pusht.physics import (
+    AGENT_RADIUS_PX,
+    GOAL_POSE,
+    SUCCESS_COVERAGE,
+    T_CENTRE_OF_GRAVITY,
+    PushTPhysics,
+    coverage_of,
+    keypoints_of,
+)
+
+Pose = tuple[float, float, float]
+_GOAL_KEYPOINTS = keypoints_of(*(np.asarray(value) for value in GOAL_POSE))
+_BODY_KEYPOINTS = keypoints_of(np.array(0.0), np.array(0.0), np.array(0.0))
+_TABLE_LO, _TABLE_HI = 14.0, 498.0
+_MOMENT = 3000.0  # of the T's mass 1, LEGACY value (PushTPhysics)
+_BEGIN_PX = 2.0  # a push is counted from this far before contact
+
+
+@dataclass(frozen=True)
+class Push:
+    """A push in the T's body frame, as it lies when the push begins.
+
+    Args:
+        contact: (2,) the agent's centre where it first touches.
+        heading: of the agent, rad.
+        bend: how much the heading turns per px.
+        length_px: how far the agent goes on after contact.
+        pace: steps it takes, the walk there included, per step it saves; less is better.
+    """
+
+    contact: tuple[float, float]
+    heading: float
+    bend: float = 0.0
+    length_px: float = 0.0
+    pace: float = math.inf
+
+    def path(self, *, before_px: float = 0.0, spacing_px: float = 2.0) -> np.ndarray:
+        """Points from ``before_px`` before contact to the end, float64 (M, 2), body frame."""
+        n = max(2, math.ceil((self.length_px + before_px) / spacing_px) + 1)
+        return self.point(np.linspace(-before_px, self.length_px, n))
+
+    def point(self, along: np.ndarray) -> np.ndarray:
+        """Where the agent's centre is ``along`` px after contact (straight before it)."""
+        after = np.maximum(along, 0.0)
+        chord = np.sinc(self.bend * after / (2 * math.pi)) * after + np.minimum(along, 0.0)
+        angle = self.heading + self.bend * after / 2
+        return np.stack(
+            [self.contact[0] + chord * np.cos(angle), self.contact[1] + chord * np.sin(angle)], -1
+        )
+
+
+def distance(poses: np.ndarray) -> np.ndarray:
+    """Mean distance of the T's keypoints from their goals at poses (P, 3); float64 (P,) px."""
+    gaps = keypoints_of(poses[:, 0], poses[:, 1], poses[:, 2]) - _GOAL_KEYPOINTS
+    return np.asarray(np.hypot(gaps[..., 0], gaps[..., 1]).mean(-1))
+
+
+def steps_from(poses: np.ndarray, aim: float) -> np.ndarray:
+    """About how many steps the demonstrator needs from poses (P, 3) on; float64 (P,).
+
+    Args:
+        poses: of the T.
+        aim: the coverage at which nothing is left to do.
+    """
+    gaps = distance(poses)
+    steps = 8.0 + 10.0 * np.sqrt(gaps)  # fitted to the demonstrator's own episodes
+    for k in np.flatnonzero(gaps < 6.0):
+        coverage = coverage_of(*poses[k])
+        if coverage > SUCCESS_COVERAGE + 0.005:
+            steps[k] = min(steps[k], 500.0 * max(0.0, aim - coverage))
+    return steps
+
+
+def pace(steps: np.ndarray, before: float, after: np.ndarray) -> np.ndarray:
+    """Steps spent per step saved, (P,): what a push costs. Very much where nothing is saved."""
+    return steps / np.maximum(before - after, 0.01)
+
+
+def on_table(point: np.ndarray) -> bool:
+    """Whether the agent's centre at a world point (2,) keeps clear of the walls."""
+    return bool(((point > _TABLE_LO) & (point < _TABLE_HI)).all())
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a push is planned from.
+
+    Args:
+        pose: the T's, world.
+        here: (2,) the agent's last target, body frame.
+        push_speed, walk_speed: px a step.
+    """
+
+    pose: Pose
+    here: np.ndarray
+    push_speed: float
+    walk_speed: float
+
+    @cached_property
+    def distance_px(self) -> float:
+        """The T's keypoints' mean distance from their goals."""
+        return float(distance(np.array([self.pose]))[0])
+
+    def walk_steps(self, there: np.ndarray) -> float:
+        """About how many steps the walk round the T to a body-frame point (2,) takes."""
+        a, b = self.here - T_CENTRE_OF_GRAVITY, there - T_CENTRE_OF_GRAVITY
+        turn = abs(math.atan2(a[0] * b[1] - a[1] * b[0], float(a @ b)))
+        radial = abs(math.hypot(*a) - math.hypot(*b))
+        return 6.0 + (90.0 * turn + 0.5 * radial) / self.walk_speed
+
+
+class PushSearch:
+    """Looks for good pushes from a pose of the T.
+
+    Args:
+        tilt_rad: first tries go along the normal and this much to both sides.
+        run_up_px: room the agent needs before contact.
+        aim: the coverage at which nothing is left to do.
+    """
+
+    def __init__(self, *, tilt_rad: float, run_up_px: float, aim: float) -> None:
+        self.tilt_rad, self.run_up_px, self.aim = tilt_rad, run_up_px, aim
+        self._trial = PushTPhysics()
+        self._contacts, self._normals = geometry.contact_points()
+
+    def best(self, scene: "Scene", *, tries: int, refine: int) -> list[Push]:
+        """Pushes that pay, best first: a first ranking, ``tries`` played, ``refine`` improved."""
+        guesses = self._first_guesses(scene.pose)[:tries]
+        found = sorted((self.play(push, scene) for push in guesses), key=lambda push: push.pace)
+        better = [self._improve(push, scene) for push in found[:refine]]
+        ranked = sorted(better + found[refine:], key=lambda push: push.pace)
+        return [push for push in ranked if push.pace < math.inf]
+
+    def _first_guesses(self, pose: Pose) -> list[Push]:
+        """Pushes along and beside the normals, those first whose first px brings the T nearest.
+
+        Nothing rubs and nothing coasts: a push along the normal n at arm r moves the T by J n and
+        turns it by J (r x n) / I, J = (u . n) / (1 + (r x n)^2 / I) for agent velocity u.
+        """
+        towards = geometry.to_body(_GOAL_KEYPOINTS, pose) - _BODY_KEYPOINTS
+        towards /= np.maximum(np.hypot(*towards.T)[:, None], 1.0)
+        inward = -self._normals
+        arm = self._contacts + AGENT_RADIUS_PX * inward - T_CENTRE_OF_GRAVITY
+        lever = arm[:, 0] * inward[:, 1] - arm[:, 1] * inward[:, 0]
+        spun = _BODY_KEYPOINTS - T_CENTRE_OF_GRAVITY
+        per_rad = (np.stack([-spun[:, 1], spun[:, 0]], -1) * towards).sum(1).mean()
+        gain = (inward @ towards.mean(0) + lever / _MOMENT * per_rad) / (1 + lever**2 / _MOMENT)
+        guesses = []
+        for k in np.argsort(-gain, kind="stable"):
+            angle = math.atan2(inward[k, 1], inward[k, 0])
+            for tilt in (0.0, self.tilt_rad, -self.tilt_rad):
+                guesses.append(Push((self._contacts[k, 0], self._contacts[k, 1]), angle + tilt))
+        return guesses
+
+    def _improve(self, push: Push, scene: "Scene") -> Push:
+        """Climb: shift the contact along the side, tilt, bend; keep what helps."""
+        for size in (1.0, 0.5):
+            for change in ("shift", "tilt", "bend"):
+                for sign in (1.0, -1.0):
+                    other = self.play(_varied(push, change, sign * size), scene)
+                    if other.pace < push.pace:
+                        push = other
+                        break
+        return push
+
+    def play(self, push: Push, scene: "Scene") -> Push:
+        """Play a push from contact on; the same push with the length at which it pays best."""
+        begin = geometry.to_world(push.point(np.array(-_BEGIN_PX)), scene.pose)
+        run_up = push.point(np.array(-self.run_up_px))
+        if not on_table(geometry.to_world(run_up, scene.pose)):
+            return push
+        now = scene.distance_px
+        stride = min(12.0, max(2.5, 0.3 * now))
+        along = stride * np.arange(1, 16) - _BEGIN_PX
+        targets = geometry.to_world(push.point(along), scene.pose)
+        trial = self._trial
+        trial.set_state((begin[0], begin[1], *scene.pose), legacy=False)
+        poses, reached = [], []
+        near = math.inf
+        for x, y in targets.tolist():
+            trial.step(x, y)
+            poses.append(trial.block_pose())
+            reached.append((trial.agent_x, trial.agent_y))
+            here = float(distance(np.array(poses[-1:]))[0])
+            near = min(near, here)
+            if here > near + 6.0 or not on_table(np.array(reached[-1])):
+                break
+        gone = np.hypot(*np.diff([begin, *reached], axis=0).T).cumsum()
+        steps = scene.walk_steps(run_up) + gone / scene.push_speed
+        before, *after = steps_from(np.array([scene.pose, *poses]), self.aim)
+        paces = pace(steps, before, np.array(after))
+        k = int(np.argmin(paces))
+        return replace(push, length_px=max(1.0, gone[k] - _BEGIN_PX), pace=float(paces[k]))
+
+
+def _varied(push: Push, change: str, amount: float) -> Push:
+    if change == "tilt":
+        return replace(push, heading=push.heading + 0.2 * amount)
+    if change == "bend":
+        return replace(push, bend=push.bend + 0.008 * amount)
+    side = push.heading + math.pi / 2
+    shifted = (
+        push.contact[0] + 4.0 * amount * math.cos(side),
+        push.contact[1] + 4.0 * amount * math.sin(side),
+    )
+    return replace(push, contact=shifted)

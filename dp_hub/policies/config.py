@@ -1,0 +1,162 @@
+"""What a diffusion policy is made of, as plain values: stored in its config.json.
+
+Parts are chosen by ``kind`` from closed tables, never by an import path, so that a downloaded
+configuration cannot name code.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo
+from pydantic import field_validator as check
+
+from dp_hub.config import Config
+from dp_hub.policies.selection import parse_selection
+
+Prediction = Literal["epsilon", "sample", "v"]
+DiffusionSolver = Literal["ddpm", "ddim", "dpmsolver++"]
+FlowSolver = Literal["euler"]
+
+
+class UnetConfig(Config):
+    """The paper's convolutional network over time."""
+
+    kind: Literal["unet"] = "unet"
+    step_embed_dim: PositiveInt = 256
+    """Width of the diffusion step's embedding."""
+    down_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 512, 1024)
+    """Channels per level; every further level halves time."""
+    kernel_size: PositiveInt = 5
+    """Of the convolutions; odd."""
+    n_groups: PositiveInt = 8
+    """Of the group norms; divides every width."""
+    cond_predict_scale: bool = True
+    """FiLM scales and shifts, rather than only shifts."""
+
+    @check("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("an even kernel would change the number of steps; take an odd one")
+        return value
+
+    @check("n_groups")
+    @classmethod
+    def _divides(cls, value: int, info: ValidationInfo) -> int:
+        uneven = [width for width in info.data.get("down_dims", ()) if width % value]
+        if uneven:
+            raise ValueError(f"does not divide the width {uneven[0]} of down_dims")
+        return value
+
+
+class MlpConfig(Config):
+    """A residual MLP over the flattened chunk: fast on a CPU."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: PositiveInt = 384
+    """Of the residual stream."""
+    depth: PositiveInt = 4
+    """Number of residual blocks."""
+    expansion: PositiveInt = 2
+    """Hidden width of a block over ``width``."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability, inside each block."""
+    step_embed_dim: PositiveInt = Field(default=128, multiple_of=2)
+    """Width of the step's embedding."""
+
+
+class DiffusionObjective(Config):
+    """Denoising diffusion (Ho et al. 2020) with a noise schedule from diffusers."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    prediction: Prediction = "epsilon"
+    """What the network is trained to give: the noise, the clean chunk, or the velocity v."""
+    noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
+    """How noise grows over the steps, by diffusers' names."""
+    beta_start: PositiveFloat = 1e-4
+    """First beta; the squared cosine does not use it."""
+    beta_end: PositiveFloat = 0.02
+    """Last beta; the squared cosine does not use it."""
+    train_steps: PositiveInt = 100
+    """Length of the noise schedule."""
+    clip_sample: bool = True
+    """DDPM and DDIM clip the clean chunk they expect to [-1, 1] at every step."""
+    solver: DiffusionSolver = "ddpm"
+    """How actions are sampled; may be chosen anew when the policy is loaded."""
+    num_inference_steps: PositiveInt = 100
+    """Network calls per prediction; may be chosen anew when the policy is loaded."""
+
+    @check("num_inference_steps")
+    @classmethod
+    def _within_the_schedule(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("train_steps", value):
+            raise ValueError(f"more than the {info.data['train_steps']} steps of the schedule")
+        return value
+
+
+class FlowObjective(Config):
+    """Flow matching on straight paths from noise to data (Lipman et al. 2023)."""
+
+    kind: Literal["flow_matching"] = "flow_matching"
+    solver: FlowSolver = "euler"
+    """How actions are sampled."""
+    num_inference_steps: PositiveInt = 16
+    """Network calls per prediction; may be chosen anew when the policy is loaded."""
+
+
+DenoiserConfig = Annotated[UnetConfig | MlpConfig, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[DiffusionObjective | FlowObjective, Field(discriminator="kind")]
+
+
+class DiffusionConfig(Config):
+    """A diffusion policy. The defaults are the paper's state configuration for PushT."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    observations: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "observation.environment_state",
+        "observation.state[:2]",
+    )
+    """Features observed, in this order; ``name[a:b]`` takes a part of one."""
+    action: str = "action"
+    """The feature predicted."""
+    horizon: PositiveInt = 16
+    """Tp: steps in a predicted chunk, the first of them the first observed step."""
+    n_obs_steps: PositiveInt = 2
+    """To: observed steps."""
+    n_action_steps: PositiveInt = 8
+    """Ta: steps executed before the next prediction, from index To - 1 of the chunk."""
+    denoiser: DenoiserConfig = Field(default=UnetConfig(), validate_default=True)
+    """The network."""
+    objective: ObjectiveConfig = DiffusionObjective()
+    """What it learns and how chunks are drawn from it."""
+    mask_padding: bool = False
+    """Leave actions repeated past an episode's ends out of the loss (the original counts them)."""
+    normalization: Literal["limits", "gaussian", "identity"] = "limits"
+    """How observations and actions are scaled, per dimension, inside the policy."""
+
+    @check("observations")
+    @classmethod
+    def _selections(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse_selection(text)
+        return value
+
+    @check("n_action_steps")
+    @classmethod
+    def _inside_the_chunk(cls, value: int, info: ValidationInfo) -> int:
+        if "horizon" in info.data and "n_obs_steps" in info.data:
+            most = info.data["horizon"] - info.data["n_obs_steps"] + 1
+            if value > most:
+                raise ValueError(f"at most horizon - n_obs_steps + 1 = {most} can be executed")
+        return value
+
+    @check("denoiser")
+    @classmethod
+    def _halves_evenly(cls, value: DenoiserConfig, info: ValidationInfo) -> DenoiserConfig:
+        if isinstance(value, UnetConfig) and "horizon" in info.data:
+            factor = 2 ** (len(value.down_dims) - 1)
+            if info.data["horizon"] % factor:
+                raise ValueError(
+                    f"{len(value.down_dims)} levels need a horizon that is a multiple of {factor}, "
+                    f"not {info.data['horizon']}"
+                )
+        return value

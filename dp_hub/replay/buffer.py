@@ -1,0 +1,351 @@
+"""The original's replay buffer: ``data/<key>`` arrays and ``meta/episode_ends``, in zarr v2 or v3.
+
+Read with every check the original leaves out (equal lengths, increasing ends, missing chunks),
+and forwards without decoding a chunk twice, so that memory stays at a few chunks.
+"""
+
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+import zarr.storage
+from zarr.errors import ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError
+
+from dp_hub.errors import DataError
+from dp_hub.replay.chunks import missing_chunks, stored_names
+from dp_hub.replay.writer import ReplayWriter, write_replay, write_replay_zip
+
+__all__ = [
+    "MissingChunks",
+    "ReplayBuffer",
+    "ReplayWriter",
+    "open_replay",
+    "write_replay",
+    "write_replay_zip",
+]
+
+MissingChunks = Literal["error", "fill"]
+_MARKERS = (".zgroup", "zarr.json")
+_BLOCK_BYTES = 4_000_000
+
+
+def open_replay(path: str | Path, *, missing: MissingChunks = "error") -> "ReplayBuffer":
+    """The replay buffer at ``path``: a folder or a .zip, zarr v2 or v3, at the root or one down.
+
+    Args:
+        path: the folder or archive.
+        missing: ``"fill"`` reads chunks that are not stored as the array's fill value;
+            ``"error"`` refuses them.
+    Raises:
+        DataError: not a replay buffer, or one that does not hold together.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise DataError(
+            f"{path} is neither a folder nor a readable .zip ({path.stat().st_size} bytes)",
+            hint="a replay buffer is a zarr folder or a zip of one; was the download cut short?",
+        )
+    _register_image_codecs()
+    names = stored_names(path)
+    prefix = _group_prefix(path, names)
+    root = _open_root(path, prefix)
+    return ReplayBuffer(path, root, names, missing=missing)
+
+
+class ReplayBuffer:
+    """Episodes end to end; made by `open_replay`."""
+
+    def __init__(
+        self, path: Path, root: zarr.Group, names: set[str], *, missing: MissingChunks
+    ) -> None:
+        self.path = path
+        self.attrs: dict[str, Any] = dict(root.attrs)
+        self._arrays = _arrays_of(_child(root, "data", path), path)
+        if not self._arrays:
+            raise DataError(f"{path} holds no arrays under data/")
+        meta = _child(root, "meta", path)
+        self._meta = _arrays_of(meta, path)
+        if "episode_ends" not in self._meta:
+            raise DataError(
+                f"{path} has no meta/episode_ends",
+                hint="a replay buffer lists the exclusive end of every episode there",
+            )
+        self.filled: dict[str, int] = {}
+        for place, arrays in (("data", self._arrays), ("meta", self._meta)):
+            for key, array in arrays.items():
+                self._check_chunks(f"{place}/{key}", array, names, missing)
+        self.episode_ends = self._checked_ends()
+        self._check_lengths()
+
+    def keys(self) -> list[str]:
+        """The names under data/, sorted; nested ones as ``a/b``."""
+        return list(self._arrays)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    @property
+    def n_episodes(self) -> int:
+        """Number of episodes E."""
+        return len(self.episode_ends)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps N over all episodes."""
+        return int(self.episode_ends[-1]) if self.n_episodes else 0
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of one step of ``key``."""
+        return tuple(self._array(key).shape[1:])
+
+    def dtype(self, key: str) -> np.dtype:
+        """Type of the stored values of ``key``."""
+        return np.dtype(self._array(key).dtype)
+
+    def read(self, key: str, start: int, stop: int) -> np.ndarray:
+        """Rows ``start:stop`` of ``key``, ``(stop - start, ...)`` as stored.
+
+        Raises:
+            DataError: unknown key, or rows that cannot be decoded.
+        """
+        return _decode(self._array(key), f"data/{key}", start, stop, self.path)
+
+    def episodes(
+        self, keys: Sequence[str] | None = None, *, compact: Collection[str] = ()
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """All episodes in order, each a dict of ``(T, ...)`` arrays; every chunk decoded once.
+
+        Args:
+            keys: which keys; default: all.
+            compact: float keys to give as uint8 wherever that changes no value (the published
+                PushT pictures are whole numbers in float32, four times the memory).
+        """
+        chosen = self.keys() if keys is None else list(keys)
+        rows = {
+            key: _Forward(self._array(key), f"data/{key}", self.path, compact=key in compact)
+            for key in chosen
+        }
+        start = 0
+        for stop in self.episode_ends.tolist():
+            yield {key: rows[key].take(start, stop) for key in chosen}
+            start = stop
+
+    def episode_metadata(self) -> list[dict[str, Any]]:
+        """Per-episode facts: arrays of length E under meta/, and ``episodes`` of the attributes."""
+        facts: list[dict[str, Any]] = [{} for _ in range(self.n_episodes)]
+        for key, array in self._meta.items():
+            if key == "episode_ends" or array.shape[:1] != (self.n_episodes,):
+                continue
+            values = _decode(array, f"meta/{key}", 0, self.n_episodes, self.path)
+            for fact, value in zip(facts, values.tolist(), strict=True):
+                fact[key] = value
+        listed = self.attrs.get("episodes")
+        if isinstance(listed, list) and len(listed) == self.n_episodes:
+            for fact, value in zip(facts, listed, strict=True):
+                fact.update(value if isinstance(value, Mapping) else {"note": value})
+        return facts
+
+    def unplaced_metadata(self) -> list[str]:
+        """Names under meta/ that are not per-episode facts, so have no place in a dataset."""
+        return [
+            key
+            for key, array in self._meta.items()
+            if key != "episode_ends" and array.shape[:1] != (self.n_episodes,)
+        ]
+
+    def _array(self, key: str) -> zarr.Array:
+        try:
+            return self._arrays[key]
+        except KeyError:
+            raise DataError(
+                f"{self.path} has no data/{key}", hint=f"it has: {', '.join(self._arrays)}"
+            ) from None
+
+    def _check_chunks(
+        self, name: str, array: zarr.Array, names: set[str], missing: MissingChunks
+    ) -> None:
+        lost = list(missing_chunks(array, names))
+        if not lost:
+            return
+        if missing == "fill":
+            self.filled[name] = len(lost)
+            return
+        key, first, stop = lost[0]
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise DataError(
+            f"{self.path}: {name} has no chunk {key}{more} (rows {first}..{stop - 1}); "
+            "zarr would read it as zeros",
+            hint="copy the data again from where it came from; only if those rows truly are all "
+            f"{array.fill_value} (zarr 3 leaves such chunks out), say --missing-chunks fill",
+        )
+
+    def _checked_ends(self) -> np.ndarray:
+        array = self._meta["episode_ends"]
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise DataError(
+                f"{self.path}: meta/episode_ends is {array.dtype} {array.shape}, not a list of int"
+            )
+        ends = _decode(array, "meta/episode_ends", 0, array.shape[0], self.path).astype(np.int64)
+        steps = np.diff(ends, prepend=0)
+        if (steps <= 0).any():
+            i = int(np.argmax(steps <= 0))
+            raise DataError(
+                f"{self.path}: meta/episode_ends does not increase at episode {i}: it ends at "
+                f"{ends[i]}, the one before at {ends[i - 1] if i else 0}",
+                hint="every episode needs at least one step",
+            )
+        if not len(ends):
+            raise DataError(f"{self.path} holds no episodes (meta/episode_ends is empty)")
+        return ends
+
+    def _check_lengths(self) -> None:
+        n_steps = self.n_steps
+        for key, array in self._arrays.items():
+            rows = array.shape[0] if array.ndim else 0
+            if rows < n_steps:
+                i = int(np.searchsorted(self.episode_ends, rows, side="right"))
+                raise DataError(
+                    f"{self.path}: data/{key} has {rows} rows but meta/episode_ends goes to "
+                    f"{n_steps}; episode {i} and later are cut short"
+                )
+            if rows > n_steps:
+                raise DataError(
+                    f"{self.path}: data/{key} has {rows} rows, {rows - n_steps} more than "
+                    f"meta/episode_ends accounts for ({n_steps})",
+                    hint="an unfinished recording? cut the trailing rows or add their episode end",
+                )
+
+
+class _Forward:
+    """Reads rows of one array forwards; keeps only the block it is in."""
+
+    def __init__(self, array: zarr.Array, name: str, path: Path, *, compact: bool) -> None:
+        self._array, self._name, self._path, self._compact = array, name, path, compact
+        chunk = (array.shards or array.chunks)[0]
+        row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
+        self._block = chunk * max(1, _BLOCK_BYTES // (chunk * row_bytes))
+        self._first = self._stop = 0
+        self._rows: np.ndarray | None = None
+
+    def take(self, start: int, stop: int) -> np.ndarray:
+        parts = []
+        while start < stop:
+            rows = self._block_with(start)
+            end = min(stop, self._stop)
+            parts.append(rows[start - self._first : end - self._first])
+            start = end
+        # A copy either way: an episode must not keep a whole block alive.
+        return np.concatenate(parts)
+
+    def _block_with(self, row: int) -> np.ndarray:
+        if self._rows is None or not self._first <= row < self._stop:
+            self._rows = None  # freed before the next block is decoded
+            self._first = row // self._block * self._block
+            self._stop = min(self._first + self._block, self._array.shape[0])
+            rows = _decode(self._array, self._name, self._first, self._stop, self._path)
+            self._rows = _as_bytes(rows) if self._compact else rows
+        return self._rows
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """``rows`` as uint8 if every value survives that, else ``rows``."""
+    with np.errstate(invalid="ignore"):
+        small = rows.astype(np.uint8)
+    return small if np.array_equal(small, rows) else rows
+
+
+def _decode(array: zarr.Array, name: str, start: int, stop: int, path: Path) -> np.ndarray:
+    try:
+        return np.asarray(array[start:stop])
+    except (ValueError, RuntimeError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: rows {start}..{stop - 1} of {name} cannot be decoded: {error}",
+            hint="a chunk is damaged; copy the data again from where it came from",
+        ) from error
+
+
+def _group_prefix(path: Path, names: set[str]) -> str:
+    """Where the group with data/ and meta/ is: '' or 'folder/'."""
+    folders = sorted({name.split("/", 1)[0] + "/" for name in names if "/" in name})
+    for prefix in ["", *folders]:
+        is_group = any(prefix + marker in names for marker in _MARKERS)
+        if is_group and any(name.startswith(f"{prefix}data/") for name in names):
+            return prefix
+    zarrs = sorted(p.rstrip("/") for p in folders if any(p + m in names for m in _MARKERS))
+    hint = "it needs data/<key> arrays and meta/episode_ends"
+    if zarrs:
+        hint += f"; zarr nodes seen: {', '.join(zarrs[:5])}"
+    raise DataError(f"{path} is not a replay buffer", hint=hint)
+
+
+def _open_root(path: Path, prefix: str) -> zarr.Group:
+    store: Any
+    try:
+        if path.is_dir():
+            store = zarr.storage.LocalStore(path, read_only=True)
+        else:
+            store = zarr.storage.ZipStore(path, mode="r")
+        return zarr.open_group(store, path=prefix.rstrip("/"), mode="r", use_consolidated=False)
+    except NotImplementedError as error:
+        raise DataError(
+            f"{path} cannot be unpacked: {error}",
+            hint="deflate64 archives are not readable here; unzip it and give the folder",
+        ) from None
+    except (GroupNotFoundError, NodeTypeValidationError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is not a readable zarr group: {error}") from None
+
+
+def _child(root: zarr.Group, name: str, path: Path) -> zarr.Group:
+    try:
+        child = root[name]
+    except (KeyError, ArrayNotFoundError, GroupNotFoundError):
+        raise DataError(
+            f"{path} has no {name}/ group",
+            hint="a replay buffer has data/<key> arrays and meta/episode_ends",
+        ) from None
+    except ValueError as error:
+        raise _unreadable(name, path, error) from None
+    if not isinstance(child, zarr.Group):
+        raise DataError(f"{path}: {name} is an array, not a group")
+    return child
+
+
+def _arrays_of(group: zarr.Group, path: Path, prefix: str = "") -> dict[str, zarr.Array]:
+    """Every array below ``group``, nested ones under ``a/b``."""
+    arrays: dict[str, zarr.Array] = {}
+    try:
+        for name in sorted(group.keys()):
+            member = group[name]
+            if isinstance(member, zarr.Array):
+                arrays[prefix + name] = member
+            else:
+                arrays |= _arrays_of(member, path, f"{prefix}{name}/")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(f"{group.path}/{name}", path, error) from None
+    return arrays
+
+
+def _unreadable(name: str, path: Path, error: Exception) -> DataError:
+    text = str(error).strip("'\"")
+    hint = None
+    if "codec" in text.lower():
+        hint = (
+            "install what provides that codec (`pip install imagecodecs` for imagecodecs_*)"
+            if "imagecodecs" in text
+            else "that codec is not in this installation's numcodecs"
+        )
+    return DataError(f"{path}: {name} cannot be opened: {text}", hint=hint)
+
+
+def _register_image_codecs() -> None:
+    """JPEG 2000, JPEG XL and others of robomimic's and UMI's buffers, where imagecodecs is."""
+    try:
+        from imagecodecs.numcodecs import register_codecs
+    except ImportError:
+        return
+    register_codecs(verbose=False)
