@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 import dp_hub.envs  # noqa: F401
 from dp_hub.envs.pusht.env import OBS_TYPES, PushTEnv
-from dp_hub.envs.pusht.physics import PushTPhysics, start_state
+from dp_hub.envs.pusht.physics import PushTPhysics
 from dp_hub.envs.pusht.vector import PushTVector
 
 

@@ -167,7 +167,7 @@ def test_coverage_agrees_with_counting_points() -> None:
     for _ in range(20):
         x, y = rng.uniform(206, 306, 2)
         angle = rng.uniform(0, 2 * np.pi)
-        world = _turned(inside, angle) + (x, y)
+        world = _turned(inside, angle) + np.array([x, y])
         local = _turned(world - 256, -np.pi / 4)
         bar = (np.abs(local[:, 0]) < 60) & (local[:, 1] > 0) & (local[:, 1] < 30)
         stem = (np.abs(local[:, 0]) < 15) & (local[:, 1] >= 30) & (local[:, 1] < 120)
