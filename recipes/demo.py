@@ -26,8 +26,8 @@ def main() -> None:
     os.chdir(ROOT)
     DEMO.mkdir(exist_ok=True)
     started = time.monotonic()
-    with LocalHub(DEMO / "hub", user="demo") as hub:
-        environment = os.environ | hub.environment() | {"HF_HOME": str(DEMO.resolve() / "hf")}
+    with LocalHub(DEMO / "hub", users=["demo"]) as hub:
+        environment = os.environ | hub.env | {"HF_HOME": str(DEMO.resolve() / "hf")}
         for title, command, result in steps():
             if result is not None and result.exists():
                 print(f"\n# {title}: {result} is there already", flush=True)
@@ -63,7 +63,7 @@ def steps() -> list[tuple[str, list[str], Path | None]]:
             ["accelerate", "launch", "--num_processes", "1", "--num_machines", "1"]
             + ["--mixed_precision", "no", "--dynamo_backend", "no", "--cpu"]
             + ["recipes/train.py", "recipes/configs/pusht_demo.yaml"]
-            + ["--dataset", DATASET, "--out", str(run), "--resume", "auto"],
+            + ["--dataset", DATASET, "--out_dir", str(run), "--resume"],
             run / "policy" / "config.json",
         ),
         ("Push the policy", ["dp-hub", "push", str(run / "policy"), POLICY], None),

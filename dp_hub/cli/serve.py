@@ -25,6 +25,7 @@ def serve(
         folder, host=host, port=port, users=user, token_file=token_file, new_token=new_token
     )
     print(f"export HF_ENDPOINT={hub.endpoint}")
+    print("export HF_HUB_DISABLE_XET=1  # for clients other than dp-hub")
     for name, file in hub.token_files.items():
         token = f"$(cat {shlex.quote(str(file))})" if file else "..."
         note = "" if file else "  # given out earlier; --new-token makes another"

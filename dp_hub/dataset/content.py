@@ -1,20 +1,41 @@
-"""A fingerprint for datasets that dp_hub did not write: of their files, hashed once.
+"""What a dataset's fingerprint is worth, and another one for datasets that have none.
 
-It covers the features, the rate and all files of data/ and videos/. The hash of a file is
-remembered with its size and time of change, so that only changed files are read again.
+dp_hub stores a fingerprint of features, rate and episode hashes. Other programs that edit the
+dataset leave it as it was, so it is believed only while it fits. Without one, it is computed from
+features, rate and all files of data/ and videos/; the hash of a file is remembered with its size
+and time of change, so that only changed files are read again.
 """
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dp_hub.dataset.columns import Feature
+from dp_hub.dataset.features import INDEX_DTYPES, Column, fingerprint_header
 from dp_hub.dataset.frame_cache import cache_root, write_atomically
+from dp_hub.dataset.hashing import fingerprint
 
 log = logging.getLogger(__name__)
+
+
+def fingerprint_holds(
+    stored: str, features: Iterable[Feature], fps: float, episode_hashes: Sequence[str]
+) -> bool:
+    """Whether ``stored`` is what dp_hub gives a dataset of these features and episodes."""
+    columns = [
+        Column(f.name, f.name, f.shape, f.dtype, f.dtype, f.shape)
+        for f in features
+        if f.name not in INDEX_DTYPES
+    ]
+    header = fingerprint_header(columns, int(fps) if fps.is_integer() else fps)
+    try:
+        return fingerprint(header, episode_hashes) == stored
+    except ValueError:  # an episode without a hash, or with something else in its place
+        return False
 
 
 def content_fingerprint(root: Path, info: Mapping[str, Any]) -> str:
@@ -54,6 +75,7 @@ def _sha256(path: Path) -> str:
 
 
 def _remembered(path: Path) -> dict[str, Any]:
+    """What was kept of an earlier time: size, time of change and hash by file name."""
     try:
         known = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ import numpy as np
 
 from dp_hub.config import read_json
 from dp_hub.dataset.columns import DataFile, Feature, read_column
-from dp_hub.dataset.content import content_fingerprint
+from dp_hub.dataset.content import content_fingerprint, fingerprint_holds
 from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
 from dp_hub.dataset.frame_cache import CachedFrames, cache_root
 from dp_hub.dataset.frame_source import image_source, video_source
@@ -75,14 +75,17 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256 of the content, hex.
 
-        As written by dp_hub; for other datasets computed from all files, which is remembered until
-        one of them changes.
+        As written by dp_hub, if it still fits the episodes; else computed from all files, which is
+        remembered until one of them changes.
         """
         stored = self.provenance.get("fingerprint")
-        if stored is not None and all(self.episodes.sha256):
-            return stored
         if stored is not None:
-            log.warning("%s was changed by another program: computing its fingerprint", self.root)
+            hashes = self.episodes.sha256
+            if fingerprint_holds(stored, self.features.values(), self.fps, hashes):
+                return stored
+            log.warning(
+                "%s was changed by another program: its stored fingerprint does not fit", self.root
+            )
         return content_fingerprint(self.root, self.info)
 
     def column(self, name: str) -> np.ndarray:

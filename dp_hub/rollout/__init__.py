@@ -1,0 +1,1 @@
+"""A policy driving an environment: scores with confidence intervals, pictures and videos."""

@@ -65,6 +65,8 @@ class TrainConfig(Config):
     """What is trained."""
     split: SplitConfig = SplitConfig()
     """Which episodes train and which validate."""
+    augment: Literal["pusht_mirror"] | None = None
+    """``pusht_mirror``: train on every episode's mirror image too (dp_hub.envs.pusht.symmetry)."""
     batch_size: PositiveInt = 256
     """Windows per process and network call."""
     grad_accumulation: PositiveInt = 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from dp_hub.envs.pusht.symmetry import mirrored
 from dp_hub.errors import ConfigError
 from dp_hub.models.normalizer import Normalizer, fit_normalizer
 from dp_hub.policies.card import DatasetRecord
@@ -65,6 +66,10 @@ def training_data(
     columns = _columns(dataset, config.policy)
     stops = dataset.episodes.stops
     train_mask, val_mask = split_episodes(len(stops), config.split)
+    if config.augment == "pusht_mirror":
+        columns, stops = _with_mirror(columns, stops)
+        train_mask = np.concatenate([train_mask, train_mask])
+        val_mask = np.concatenate([val_mask, np.zeros_like(val_mask)])
     train = _windows(columns, stops, train_mask, config.policy)
     batches = DeviceSampler(
         columns,
@@ -126,6 +131,14 @@ def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, np.ndarra
         column = dataset.column(name)
         columns[name] = column[:, None] if column.ndim == 1 else column
     return columns
+
+
+def _with_mirror(
+    columns: Mapping[str, np.ndarray], stops: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    twin = mirrored(columns)
+    doubled = {name: np.concatenate([column, twin[name]]) for name, column in columns.items()}
+    return doubled, np.concatenate([stops, stops + stops[-1]])
 
 
 def _windows(

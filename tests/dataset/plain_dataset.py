@@ -1,5 +1,6 @@
 """A LeRobot v3.0 dataset written with pyarrow and PyAV alone, for tests of the reader."""
 
+import hashlib
 import io
 import json
 from fractions import Fraction
@@ -23,10 +24,11 @@ def write_dataset(
     video: dict | None = None,
     episodes_per_file: int = 3,
     fps: int = 10,
-    provenance: dict | None = None,
+    fingerprint: bool = True,
 ) -> Path:
     """Write ``columns``; uint8 (N, H, W, C) become pictures of format ``images`` or videos.
 
+    With ``fingerprint`` it passes for one that dp_hub wrote, with made-up episode hashes.
     ``video`` holds ``codec``, ``options`` and ``gop``. Each data file and video holds
     ``episodes_per_file`` episodes, each row group one episode.
     """
@@ -64,7 +66,11 @@ def write_dataset(
     info = {"codebase_version": "v3.0", "fps": fps, "features": features}
     info |= {"total_episodes": len(starts), "total_frames": int(episode_ends[-1])}
     (root / "meta/info.json").write_text(json.dumps(info))
-    if provenance is not None:
+    if fingerprint:
+        own = {name: [f["dtype"], f["shape"]] for name, f in features.items() if name not in INDEX}
+        digest = hashlib.sha256(json.dumps({"features": own, "fps": fps}, sort_keys=True).encode())
+        digest.update(b"".join(bytes.fromhex(row["sha256"]) for row in rows))
+        provenance = {"format": 1, "fingerprint": digest.hexdigest()}
         (root / "meta/dp_hub.json").write_text(json.dumps(provenance))
     return root
 

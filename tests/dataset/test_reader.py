@@ -1,7 +1,10 @@
 """Open datasets of real demonstrations; refuse, in words, those that are not whole."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +14,11 @@ import zarr
 from plain_dataset import write_dataset
 
 import dp_hub
+from dp_hub.dataset.convert import convert
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
+from dp_hub.hub import LocalHub
 from dp_hub.sampling import WindowDataset, window_table
-
-FINGERPRINT = "ab" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,6 @@ def written(arrays, tmp_path_factory):
         tmp_path_factory.mktemp("pusht") / "dataset",
         columns_of(arrays) | {"observation.image": arrays["img"]},
         arrays["ends"],
-        provenance={"format": 1, "fingerprint": FINGERPRINT},
     )
 
 
@@ -60,7 +62,11 @@ def small(tmp_path):
         "action": np.arange(28, dtype=np.float32).reshape(14, 2),
         "observation.state": np.arange(14, dtype=np.float64)[:, None] * np.ones((1, 3)),
     }
-    return write_dataset(tmp_path / "small", columns, ends, episodes_per_file=2)
+    return write_dataset(tmp_path / "small", columns, ends, episodes_per_file=2, fingerprint=False)
+
+
+def stored_fingerprint(root):
+    return json.loads((root / "meta/dp_hub.json").read_text())["fingerprint"]
 
 
 def edit_info(root, **changes):
@@ -113,7 +119,7 @@ def test_pictures_of_real_demonstrations_are_bit_equal(written, arrays):
 def test_a_dataset_tells_what_it_is(written, arrays):
     dataset = open_dataset(written)
     assert (dataset.n_frames, dataset.n_episodes, dataset.fps) == (738, 5, 10.0)
-    assert dataset.fingerprint == FINGERPRINT
+    assert dataset.fingerprint == stored_fingerprint(written)
     assert dataset.repo_id is None and dataset.revision is None
     feature = dataset.features["observation.environment_state"]
     assert (feature.dtype, feature.shape) == ("float32", (18,))
@@ -204,15 +210,22 @@ def test_a_fingerprint_of_foreign_files_changes_with_them_and_only_with_them(sma
     assert open_dataset(small).fingerprint == first
 
 
-def test_a_fingerprint_is_not_believed_after_another_program_added_episodes(written, tmp_path):
-    copy = shutil.copytree(written, tmp_path / "copy")
+def test_a_stored_fingerprint_is_not_believed_once_the_episodes_changed(written, tmp_path):
+    def episodes(change):
+        return lambda root: edit_table(episodes_file(root), change)
 
-    def forget(table):
-        hashes = [*table["sha256"].to_pylist()[:-1], None]
-        return table.set_column(table.schema.names.index("sha256"), "sha256", [hashes])
-
-    edit_table(episodes_file(copy), forget)
-    assert open_dataset(copy).fingerprint != FINGERPRINT
+    last = "9" * 64
+    changes = {
+        "removed": episodes(with_column("sha256", lambda c: [*c.to_pylist()[:-1], None])),
+        "replaced": episodes(with_column("sha256", lambda c: [*c.to_pylist()[:-1], last])),
+        "dropped": episodes(lambda table: table.drop_columns("sha256")),
+        "rate": lambda root: edit_info(root, fps=20),
+    }
+    for name, change in changes.items():
+        copy = shutil.copytree(written, tmp_path / name)
+        assert open_dataset(copy).fingerprint == stored_fingerprint(copy)
+        change(copy)
+        assert open_dataset(copy).fingerprint != stored_fingerprint(copy), name
 
 
 def shuffled(table):
@@ -366,3 +379,62 @@ def test_a_folder_has_no_revision(small):
 def test_a_folder_without_a_dataset_says_what_is_missing(tmp_path):
     with pytest.raises(DataError, match="it has no meta"):
         open_dataset(tmp_path)
+
+
+def test_a_name_that_is_neither_folder_nor_on_a_hub_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"no folder nowhere, [^$]*user/name@revision"):
+        open_dataset("nowhere")
+    with pytest.raises(DataError, match="there is no folder"):
+        open_dataset(tmp_path / "a" / "b")
+
+
+READ_FROM_HUB = """
+import sys
+from dp_hub import open_dataset
+from dp_hub.hub import push
+pushed = [push(folder, "me/pusht", license="mit") for folder in sys.argv[1:]]
+first = pushed[0]
+for name, revision in (
+    ("me/pusht", None), ("me/pusht", first.tag), (f"me/pusht@{first.sha}", None)
+):
+    dataset = open_dataset(name, revision=revision)
+    which = [p.sha for p in pushed].index(dataset.revision)
+    print(dataset.repo_id, which, dataset.n_episodes, dataset.column("action").sum())
+"""
+
+
+def test_a_dataset_on_the_hub_is_read_at_the_revision_asked_for(small, tmp_path):
+    more = write_dataset(
+        tmp_path / "more", {"action": np.ones((9, 2), np.float32)}, np.array([4, 9])
+    )
+    with LocalHub(tmp_path / "hub") as hub:
+        done = subprocess.run(
+            [sys.executable, "-c", READ_FROM_HUB, str(small), str(more)],
+            env=os.environ | hub.env | {"HF_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "me/pusht 1 2 18.0",
+        "me/pusht 0 4 378.0",
+        "me/pusht 0 4 378.0",
+    ]
+
+
+@pytest.mark.parametrize("images", ["webp", "video"])
+def test_what_convert_writes_opens_and_equals_the_source(
+    images, arrays, pusht_first5_zip, tmp_path
+):
+    written = convert("zarr", pusht_first5_zip, tmp_path / "converted", images=images).written
+    dataset = open_dataset(written.path)
+    assert dataset.fingerprint == written.fingerprint == stored_fingerprint(written.path)
+    for name, expected in columns_of(arrays).items():
+        if not name.startswith("next."):
+            assert dataset.column(name).tobytes() == expected.tobytes()
+    frames = dataset.column("observation.image")
+    if images == "webp":
+        np.testing.assert_array_equal(frames, arrays["img"])
+    else:
+        assert np.abs(frames - arrays["img"].astype(np.float32)).mean() < 1.5
+    assert all(len(sha256) == 64 for sha256 in dataset.episodes.sha256)

@@ -20,7 +20,7 @@ MakeDataset = Callable[..., Path]
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     """A running Hub, with this process as a client of its user ``me`` with an empty cache."""
-    with LocalHub(tmp_path / "server") as running:
+    with LocalHub(tmp_path / "server", users=["me", "you"]) as running:
         become_client(monkeypatch, running, tmp_path / "home")
         yield running
 

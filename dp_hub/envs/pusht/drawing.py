@@ -45,9 +45,7 @@ class PushTDrawing:
     def __init__(self, *, fill: Fill = "recorded") -> None:
         pixels = np.full((TABLE_PX, TABLE_PX, 4), 255, dtype=np.uint8)
         self._table = pixels.view(np.uint32)[..., 0]
-        self._surface = pygame.image.frombuffer(
-            memoryview(pixels).cast("B"), (TABLE_PX, TABLE_PX), "RGBX"
-        )
+        self._surface = pygame.image.frombuffer(pixels.data.cast("B"), (TABLE_PX, TABLE_PX), "RGBX")
         self._stamps = Stamps(fill)
         # pymunk's own order of the corners: a thick line depends on its direction.
         self._parts = [tuple(shape.get_vertices()) for shape in _parts(PushTPhysics())]
@@ -91,8 +89,8 @@ class PushTDrawing:
         ]
         for box in boxes:
             self._draw_walls(box)
-        for start, end in zip(marks[::2], marks[1::2], strict=True):
-            pygame.draw.aaline(self._surface, CONTACT_RED, start, end)
+        for mark in zip(marks[::2], marks[1::2], strict=True):
+            pygame.draw.aaline(self._surface, CONTACT_RED, *mark)
         return boxes
 
     def _draw_walls(self, box: Box) -> None:
@@ -119,7 +117,7 @@ class _Size:
             image[rows, columns] = fresh[..., :3]
 
     def _part(self, part: slice) -> Taps:
-        return Taps(self.taps.index[part], self.taps.weight[part])
+        return Taps(self.taps.source[part], self.taps.weight[part])
 
     def _range(self, start: int, stop: int) -> slice:
         scale = self.px / TABLE_PX

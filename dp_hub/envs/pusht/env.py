@@ -1,6 +1,6 @@
 """PushT as a gymnasium environment, ``dp_hub/PushT-v0``."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -42,10 +42,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         render_px: size of the frames of ``render``, which show the last action as a red cross.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        "render_modes": ["rgb_array", "human"],
-        "render_fps": CONTROL_HZ,
-    }
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": CONTROL_HZ}  # noqa: RUF012
 
     def __init__(
         self,
@@ -57,7 +54,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
     ) -> None:
         if obs_type not in OBS_TYPES:
             raise ValueError(f"obs_type is {obs_type!r}, not one of {', '.join(OBS_TYPES)}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
+        if render_mode not in (None, "rgb_array", "human"):
             raise ValueError(f"render_mode is {render_mode!r}, not rgb_array or human")
         self.obs_type, self.render_mode = obs_type, render_mode
         self.image_px, self.render_px = image_px, render_px
@@ -101,7 +98,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         done = coverage > SUCCESS_COVERAGE
         return self._observation(), reward, done, False, self._info(coverage)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The table and the last action: uint8 (render_px, render_px, 3), or on the screen."""
         if self.render_mode == "human":
             self._show(self._frame(TABLE_PX))

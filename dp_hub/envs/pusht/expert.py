@@ -26,8 +26,12 @@ from dp_hub.envs.pusht.physics import (
     MAX_EPISODE_STEPS,
     SUCCESS_COVERAGE,
     PushTPhysics,
-    keypoints_of,
 )
+from dp_hub.envs.pusht.tape import Tape
+
+# Targets lie on this grid, which float32 holds exactly: the float32 actions of a recording are
+# those that were carried out, so that replaying them gives the recorded states bit for bit.
+_PARTS_PER_PX = 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Expert:
         self._hull = geometry.walking_hull(config.clearance_px)
 
     def plan(self, agent: np.ndarray, target: np.ndarray, pose: Pose) -> np.ndarray:
-        """Targets of the next walk and push, float32-exact float64 (n, 2).
+        """Targets of the next walk and push, float64 (n, 2), exact in float32.
 
         Args:
             agent: (2,) where the agent is, at rest or nearly.
@@ -107,14 +111,14 @@ class Expert:
         back = geometry.leave(run_up, self._hull)[::-1]
         ways = geometry.ways_round(out[-1], back[0], self._hull)
         walks = [np.array([*out, *way, *back]) for way in ways]
-        extra = (0.0,)
+        extra: tuple[float, ...] = (0.0,)
         if distance(np.array([pose]))[0] < self.config.fine_distance_px:
             extra = (0.0, 1.0, 2.0, 3.5)  # the agent stops a little short of its target
         longer = [replace(push, length_px=push.length_px + more) for more in extra]
         return [self._time(walk, push, pose) for walk in walks for push in longer]
 
     def _time(self, walk: np.ndarray, push: Push, pose: Pose) -> np.ndarray:
-        """Give a walk and a push their speeds; float32-exact float64 (n, 2) in world px."""
+        """Give a walk and a push their speeds; float64 (n, 2) in world px."""
         config = self.config
         touch = push.point(np.array(-2.0))
         approach = motion.smooth(motion.resample(np.array([*walk, touch])), config.smooth_px)
@@ -130,7 +134,7 @@ class Expert:
         )
         targets = np.concatenate([targets, targets[-1:]])  # a moment to come to rest
         world = geometry.to_world(targets, pose)
-        return np.clip(world, 6.0, 506.0).astype(np.float32).astype(np.float64)
+        return np.round(np.clip(world, 6.0, 506.0) * _PARTS_PER_PX) / _PARTS_PER_PX
 
     def _rehearse(self, targets: np.ndarray, agent: np.ndarray, pose: Pose) -> float:
         """The pace of these targets (see expert_search.pace), played exactly."""
@@ -150,40 +154,44 @@ class Expert:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What an episode was: arrays of equal length T, and whether it reached the goal."""
+    """An episode played by the demonstrator.
 
-    state: np.ndarray  # float32 (T, 5)
-    keypoint: np.ndarray  # float32 (T, 9, 2)
-    action: np.ndarray  # float32 (T, 2)
-    success: bool
+    Args:
+        seed: of the start state and of the demonstrator's choices.
+        arrays: see `dp_hub.envs.pusht.tape.Tape.arrays`.
+        coverage: the greatest share of the goal covered.
+    """
+
+    seed: int
+    arrays: dict[str, np.ndarray]
+    coverage: float
+
+    @property
+    def success(self) -> bool:
+        """Whether the T came home."""
+        return self.coverage > SUCCESS_COVERAGE
 
 
-def demonstrate(seed: int, config: ExpertConfig | None = None) -> Demonstration:
-    """Play one episode from a seed's start state. ``action[t]`` is applied at ``state[t]``."""
+def demonstrate(
+    seed: int, config: ExpertConfig | None = None, *, images: bool = False
+) -> Demonstration:
+    """Play one episode from the original's start state of ``seed``."""
     config = config or ExpertConfig()
     table = PushTPhysics()
     table.reset(seed)
+    tape = Tape(table, images=images, contacts=False)
     expert = Expert(config, rng=np.random.default_rng(seed))
-    states, actions = [], []
     target = np.array((table.agent_x, table.agent_y))
-    reached, touch_ups = False, 0
-    while len(actions) < config.max_steps:
+    best, touch_ups = 0.0, 0
+    while len(tape) < config.max_steps and touch_ups <= config.touch_ups:
         agent = np.array((table.agent_x, table.agent_y))
-        for x, y in expert.plan(agent, target, table.block_pose()).tolist():
-            states.append(table.state())
-            target = np.array((x, y))
-            actions.append(target)
-            table.step(x, y)
-            reached = reached or table.coverage() > SUCCESS_COVERAGE
-            if len(actions) == config.max_steps:
-                break
-        touch_ups += reached
-        if reached and (table.coverage() > config.end_coverage or touch_ups > config.touch_ups):
+        plan = expert.plan(agent, target, table.block_pose())
+        for action in plan[: config.max_steps - len(tape)]:
+            tape.add(action)
+            table.step(*action.tolist())
+            best = max(best, table.coverage())
+        target = plan[-1]
+        if table.coverage() > config.end_coverage:
             break
-    state = np.array(states)
-    return Demonstration(
-        state=state.astype(np.float32),
-        keypoint=keypoints_of(state[:, 2], state[:, 3], state[:, 4]).astype(np.float32),
-        action=np.array(actions).astype(np.float32),
-        success=reached,
-    )
+        touch_ups += best > SUCCESS_COVERAGE
+    return Demonstration(seed, tape.arrays(), best)

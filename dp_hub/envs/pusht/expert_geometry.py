@@ -4,11 +4,12 @@ Everything is in the T's body frame (px, bar along x, stem along +y) and for the
 that the T grows by the agent's radius and the agent becomes a point.
 """
 
+import itertools
 import math
 
 import numpy as np
 
-from dp_hub.envs.pusht.physics import AGENT_RADIUS_PX, BAR, STEM
+from dp_hub.envs.pusht.physics import AGENT_RADIUS_PX, BAR, STEM, T_CENTRE_OF_GRAVITY
 
 _OUTLINE = [(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)]
 _HULL = [(-60, 0), (60, 0), (60, 30), (15, 120), (-15, 120), (-60, 30)]
@@ -84,8 +85,9 @@ def _away(point: np.ndarray) -> np.ndarray:
     right, left, down, up = distance_to_t(point + probes)
     gradient = np.array((right - left, down - up))
     norm = float(np.hypot(*gradient))
-    if norm < 1e-9:  # inside the T or on its axis: away from its centre
-        gradient, norm = point - (0.0, 45.0), float(np.hypot(*(point - (0.0, 45.0)))) + 1e-9
+    if norm < 1e-9:  # inside the T: away from its centre
+        gradient = point - np.array(T_CENTRE_OF_GRAVITY) + (1e-6, 0.0)
+        norm = float(np.hypot(*gradient))
     return gradient / norm
 
 
@@ -156,7 +158,7 @@ def _turn(o: tuple[float, float], a: tuple[float, float], b: tuple[float, float]
 
 
 def _length(points: list[tuple[float, float]]) -> float:
-    return sum(math.dist(p, q) for p, q in zip(points, points[1:], strict=False))
+    return sum(math.dist(p, q) for p, q in itertools.pairwise(points))
 
 
 def to_world(points: np.ndarray, pose: tuple[float, float, float]) -> np.ndarray:

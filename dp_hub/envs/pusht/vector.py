@@ -47,10 +47,14 @@ class PushTVector:
         if len(seeds) != self.n_envs:
             raise ValueError(f"{len(seeds)} seeds for {self.n_envs} tables")
         for i, seed in enumerate(seeds):
-            self.tables[i].reset(int(seed))
-            self._note(i)
-        self.n_steps[:] = 0
+            self.restart(i, int(seed))
         return self.observe()
+
+    def restart(self, i: int, seed: int) -> None:
+        """Start table ``i`` alone from the original's start state of ``seed``."""
+        self.tables[i].reset(seed)
+        self.n_steps[i] = 0
+        self._note(i)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None

@@ -34,6 +34,7 @@ from dp_hub.hub.server.request import (
     readable,
     repo_url,
     text_field,
+    whole_number,
     writable,
 )
 
@@ -46,7 +47,7 @@ SHA256_LETTERS = set("0123456789abcdef")
 async def tree(request: Request) -> Response:
     repo = readable(request)
     sha, rows = await run_in_threadpool(_tree_rows, request, repo)
-    start = int(cursor) if (cursor := request.query_params.get("cursor", "0")).isdigit() else 0
+    start = whole_number(request.query_params.get("cursor")) or 0
     headers = {}
     if start + PAGE_ROWS < len(rows):
         # The next page is asked of the commit, so that a push in between can't mix two trees.

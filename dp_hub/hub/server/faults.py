@@ -32,8 +32,8 @@ def entry_not_found(repo_id: str, path: str) -> Fault:
 async def answer(_request: Request, fault: Exception) -> Response:
     """The HTTP answer for a Fault (an exception handler of the app)."""
     assert isinstance(fault, Fault)
-    # Header values are latin-1 and one line; the JSON body has the text whole.
-    line = " ".join(fault.message.split()).encode("latin-1", "replace").decode("latin-1")
+    # A header holds one line of plain characters; the JSON body has the text whole.
+    line = "".join(char if " " <= char <= "~" else "?" for char in fault.message)
     headers = {**fault.headers, "X-Error-Message": line}
     if fault.code is not None:
         headers["X-Error-Code"] = fault.code

@@ -18,6 +18,7 @@ from dp_hub.hub.server.request import (
     repo_kinds,
     repo_url,
     text_field,
+    whole_number,
     writable,
 )
 
@@ -42,8 +43,8 @@ async def upload(request: Request) -> Response:
     """A body, streamed to the disk; kept if it is the announced one. The link is the permission."""
     repo = _repo_of_link(request)
     sha256, size = param(request, "oid"), int(param(request, "size"))
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) != size:
+    announced = whole_number(request.headers.get("content-length"))
+    if announced not in (None, size):
         raise Fault(413, f"{announced} bytes announced for an object of {size}")
     with repo.objects.receive() as incoming:
         pending = bytearray()

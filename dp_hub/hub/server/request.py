@@ -1,6 +1,7 @@
 """What handlers ask of a request: the caller, the repository, the body within bounds."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -98,8 +99,8 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body. Raises Fault: 413, longer than ``limit``."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    announced = whole_number(request.headers.get("content-length"))
+    if announced is not None and announced > limit:
         raise Fault(413, f"a body of {announced} bytes; the limit is {limit}")
     body = bytearray()
     async for piece in request.stream():
@@ -122,15 +123,20 @@ async def read_lines(request: Request) -> AsyncIterator[dict[str, Any]]:
         if total > MAX_COMMIT_BYTES:
             raise Fault(413, f"a commit may be {MAX_COMMIT_BYTES} bytes long; use LFS for more")
         while (end := buffer.find(b"\n", looked_at)) >= 0:
+            _refuse_long_line(end)
             line, looked_at = bytes(buffer[:end]), 0
             del buffer[: end + 1]
             if line.strip():
                 yield _line(line)
         looked_at = len(buffer)
-        if looked_at > MAX_LINE_BYTES:
-            raise Fault(413, f"a line of a commit may be {MAX_LINE_BYTES} bytes; use LFS for more")
+        _refuse_long_line(looked_at)
     if buffer.strip():
         yield _line(bytes(buffer))
+
+
+def _refuse_long_line(length: int) -> None:
+    if length > MAX_LINE_BYTES:
+        raise Fault(413, f"a line of a commit may be {MAX_LINE_BYTES} bytes; use LFS for more")
 
 
 def _line(text: bytes) -> dict[str, Any]:
@@ -141,6 +147,11 @@ def _line(text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("value"), dict):
         raise Fault(400, "a line of the commit is not {key, value}")
     return value
+
+
+def whole_number(text: str | None) -> int | None:
+    """The number that ``text`` spells, or None."""
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def text_field(value: dict[str, Any], key: str, default: str | None = None) -> str:

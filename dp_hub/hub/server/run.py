@@ -84,16 +84,18 @@ class LocalHub:
     ...     subprocess.run(["dp-hub", "pull", "me/pusht"], env={**os.environ, **hub.env})
     """
 
-    def __init__(self, folder: Path, *, user: str = "me", port: int = 0) -> None:
-        self._prepared = prepare(folder, port=port, users=[user])
-        file = self._prepared.token_files[user]
-        if file is None:
-            self._prepared.listener.close()
-            self._prepared.lock.close()
-            raise HubError(f"the token of {user} has been taken from {folder}/tokens")
+    def __init__(self, folder: Path, *, users: Sequence[str] = ("me",), port: int = 0) -> None:
+        self._prepared = prepare(folder, port=port, users=users)
         self.endpoint = self._prepared.endpoint
-        self.token = file.read_text()
+        self.tokens = {
+            user: file.read_text() for user, file in self._prepared.token_files.items() if file
+        }
+        """By user; ``token`` and ``env`` are the first one's."""
         self._thread = threading.Thread(target=self._prepared.run, name="dp-hub", daemon=True)
+
+    @property
+    def token(self) -> str:
+        return next(iter(self.tokens.values()))
 
     @property
     def env(self) -> dict[str, str]:

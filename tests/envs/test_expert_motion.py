@@ -1,0 +1,49 @@
+"""A path becomes targets that a hand could give."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dp_hub.envs.pusht import expert_motion as motion
+
+paths = st.lists(st.tuples(st.floats(0, 512), st.floats(0, 512)), min_size=2, max_size=6).map(
+    lambda points: motion.resample(np.array(points))
+)
+
+
+@given(path=paths, speed=st.floats(3, 25))
+def test_targets_end_on_the_path_and_keep_to_the_speed_limit(path, speed):
+    limit = np.full(len(path), speed)
+    targets = motion.time_along(path, limit, speed_up=4.0, slow_down=3.0)
+    np.testing.assert_allclose(targets[-1], path[-1])
+    steps = np.hypot(*np.diff(np.concatenate([path[:1], targets]), axis=0).T)
+    assert steps.max() <= speed * 1.1 + 1e-6
+
+
+def test_a_straight_walk_speeds_up_and_slows_down_gently():
+    path = motion.resample(np.array([(0.0, 0.0), (400.0, 0.0)]))
+    targets = motion.time_along(path, np.full(len(path), 20.0), speed_up=4.0, slow_down=3.0)
+    steps = np.diff(targets[:, 0], prepend=0.0)
+    assert steps.max() > 18
+    assert np.diff(steps).max() < 4.5
+    assert np.diff(steps).min() > -3.5
+    assert steps[-1] < 5
+
+
+@given(path=paths)
+def test_smoothing_keeps_the_ends(path):
+    smooth = motion.smooth(path, 20.0)
+    np.testing.assert_allclose(smooth[[0, -1]], path[[0, -1]], atol=1e-6)
+
+
+def test_smoothing_rounds_a_corner_so_that_it_can_be_taken_faster():
+    path = motion.resample(np.array([(0.0, 0.0), (100.0, 0.0), (100.0, 100.0)]))
+    sharp = motion.turn_limit(path, 7.0).min()
+    round_ = motion.turn_limit(motion.smooth(path, 26.0), 7.0).min()
+    assert round_ > 1.5 * sharp
+
+
+def test_a_path_without_length_gives_one_target():
+    path = motion.resample(np.array([(5.0, 5.0), (5.0, 5.0)]))
+    targets = motion.time_along(path, np.full(len(path), 10.0), speed_up=4.0, slow_down=3.0)
+    np.testing.assert_array_equal(targets, [(5.0, 5.0)])
