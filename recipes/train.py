@@ -5,7 +5,8 @@
 
 Every setting of dp_hub.training.config.TrainConfig can be given as ``--key.sub value``.
 ``--resume`` continues a run from its newest checkpoint, exactly, or begins one if there is none.
-Ctrl-C saves a checkpoint first.
+Ctrl-C saves a checkpoint first. Several processes on GPUs: ``accelerate launch --num_processes N``;
+on CPUs: ``torchrun --nproc_per_node N``.
 """
 
 import logging
@@ -33,6 +34,7 @@ from dp_hub.training.evaluation import LossMeter, action_error, validation_loss
 from dp_hub.training.machine import (
     cpu_threads,
     faster_precision,
+    join_processes,
     new_accelerator,
     stop_on_signals,
     usable_cores,
@@ -68,7 +70,7 @@ def train(
     """
     out_dir = Path(config.out_dir)
     checkpoint = newest_checkpoint(out_dir, resume=resume)
-    process = PartialState()
+    process = join_processes(os.environ)
     set_threads(config, process)
     data = training_data(
         dataset,
@@ -279,8 +281,7 @@ def hardware() -> str:
 
 def main(arguments: list[str]) -> int:
     """``train.py CONFIG.yaml [--resume] [--key.sub value ...]``; the exit status."""
-    process = PartialState()
-    level = logging.INFO if process.is_main_process else logging.ERROR
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
         resume = "--resume" in arguments

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 
@@ -36,13 +36,31 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def join_processes(environ: Mapping[str, str]) -> PartialState:
+    """This process among those that train together, and its device.
+
+    Started by ``accelerate launch``, ``torchrun``, or alone.
+    """
+    asked_for_cpu = environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    # accelerate joins processes without an accelerator only where it is told that they have none.
+    process = PartialState(cpu=asked_for_cpu or not torch.accelerator.is_available())
+    if asked_for_cpu and "MASTER_ADDR" in environ and process.num_processes == 1:
+        log.warning(
+            "accelerate launch --cpu starts one process only, unless MPI is installed; "
+            "for several: torchrun --nproc_per_node N recipes/train.py ..."
+        )
+    return process
+
+
 def new_accelerator(mixed_precision: str, grad_accumulation: int) -> Accelerator:
     """An Accelerator that does not inherit the settings of an earlier run in this process."""
     # accelerate keeps them in singletons and refuses a second run with another precision.
     AcceleratorState._reset_state(reset_partial_state=False)
     GradientState._reset_state()
     return Accelerator(
-        mixed_precision=mixed_precision, gradient_accumulation_steps=grad_accumulation
+        cpu=PartialState().device.type == "cpu",
+        mixed_precision=mixed_precision,
+        gradient_accumulation_steps=grad_accumulation,
     )
 
 

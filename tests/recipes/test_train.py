@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from dp_hub_recipes.train import main, train
 from safetensors.torch import load_file
 
 from dp_hub.config import build
+from dp_hub.dataset.convert import convert
 from dp_hub.errors import ConfigError, PolicyError
 from dp_hub.policies.saving import load_policy, read_record
 from dp_hub.training.config import TrainConfig
@@ -242,3 +244,20 @@ def test_metrics_of_a_resumed_run_hold_each_step_once(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "train/loss" in line]
     assert steps == [5, 10, 15, 20]
+
+
+def test_command_trains_on_real_demonstrations_and_the_policy_acts(
+    pusht_first5_zip, tmp_path, capsys
+):
+    convert("zarr", pusht_first5_zip, tmp_path / "pusht", drop=["img"])
+    arguments = ["--dataset", str(tmp_path / "pusht"), "--out_dir", str(tmp_path / "run")]
+    debug = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "debug.yaml"
+    assert main([str(debug), *arguments, "--steps=30", "--resume"]) == 0
+    policy = load_policy(capsys.readouterr().out.strip())
+    state = torch.tensor([200.0, 300, 250, 250, 0.5]).expand(1, 2, 5)
+    keypoints = torch.full((1, 2, 18), 250.0)
+    obs = {"observation.state": state, "observation.environment_state": keypoints}
+    assert policy.predict_action(obs)["action"].shape == (1, 8, 2)
+    record = read_record(tmp_path / "run" / "policy")
+    assert record.dataset.name == "pusht" and len(record.dataset.fingerprint) == 64
+    assert record.features["observation.environment_state"] == 18
