@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dp_hub.dataset.arrow_arrays import vectors
 from dp_hub.errors import DataError
 
 _ROWS_AT_ONCE = 65_536
@@ -118,13 +118,20 @@ def _values(array: Any, feature: Feature, path: Path) -> np.ndarray:
             f"{feature.name} in {path} has {len(flat) / n_rows:g} numbers a frame; "
             f"meta/info.json says its shape is {list(feature.shape)}"
         )
-    values = flat.to_numpy(zero_copy_only=False)
+    values = _as_numpy(flat)
     dtype = _numpy_dtype(feature)
     if not np.can_cast(values.dtype, dtype, "same_kind"):
         raise DataError(
             f"{feature.name} in {path} is {values.dtype}; meta/info.json says {feature.dtype}"
         )
     return values
+
+
+def _as_numpy(array: Any) -> np.ndarray:
+    kind = array.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return vectors(array)[:, 0]
+    return np.array(array.to_pylist(), dtype=object)
 
 
 def _flattened(array: Any, feature: Feature, path: Path) -> Any:
@@ -134,13 +141,17 @@ def _flattened(array: Any, feature: Feature, path: Path) -> Any:
             array = array.storage
         if array.null_count:
             raise DataError(f"{feature.name} in {path} has {array.null_count} empty entries")
-        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-            lengths = pc.min_max(pc.list_value_length(array)).as_py()
-            if lengths["min"] != lengths["max"]:
+        if pa.types.is_fixed_size_list(array.type):
+            size = array.type.list_size
+            array = array.values.slice(array.offset * size, len(array) * size)
+        elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            bounds = vectors(array.offsets)[:, 0]
+            sizes = np.diff(bounds)
+            if sizes.min() != sizes.max():
                 raise DataError(
-                    f"{feature.name} in {path} has from {lengths['min']} to {lengths['max']} "
+                    f"{feature.name} in {path} has from {sizes.min()} to {sizes.max()} "
                     f"numbers a frame; its shape is {list(feature.shape)}"
                 )
-        elif not pa.types.is_fixed_size_list(array.type):
+            array = array.values.slice(bounds[0], bounds[-1] - bounds[0])
+        else:
             return array
-        array = array.flatten()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dp_hub.dataset.arrow_arrays import vectors
 from dp_hub.dataset.columns import batches, open_parquet
 from dp_hub.errors import DataError
 
@@ -124,7 +125,7 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
     column = _column(table, name)
     if column.null_count:
         raise DataError(f"{name} in meta/episodes is empty for {column.null_count} episodes")
-    return column.to_numpy()
+    return vectors(column)[:, 0]
 
 
 def _optional(table: pa.Table, name: str) -> list[Any]:

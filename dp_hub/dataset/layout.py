@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dp_hub.config import read_json
+from dp_hub.dataset.arrow_arrays import vectors
 from dp_hub.dataset.columns import DataFile, Feature, batches, open_parquet
 from dp_hub.dataset.episode_index import EpisodeIndex
 from dp_hub.errors import ConfigError, DataError
@@ -117,7 +118,7 @@ def _check_batch(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> No
         "frame_index": index - episodes.starts[episode],
     }
     for name, values in expected.items():
-        found = batch.column(name).to_numpy(zero_copy_only=False)
+        found = vectors(batch.column(name))[:, 0]
         wrong = np.flatnonzero(found != values)
         if len(wrong):
             i = wrong[0]

@@ -1,6 +1,7 @@
 """Videos decoded into the frame cache: the right frame at every place, or an error."""
 
 import json
+import shutil
 
 import av
 import numpy as np
@@ -132,3 +133,18 @@ def test_channels_that_are_neither_grey_nor_colour_are_refused(tmp_path, picture
     (root / "meta/info.json").write_text(json.dumps(info))
     with pytest.raises(DataError, match="has 4 channels; pictures of 1 or 3"):
         open_dataset(root).column(NAME)
+
+
+def test_a_real_camera_recording_is_read_frame_by_frame(tmp_path, pictures, shared_data):
+    recorded = shared_data / "samples/lerobot_v21_g1/videos/chunk-000/observation.images.cam_high"
+    root = write(tmp_path / "dataset", pictures, fps=30)
+    shutil.copy(recorded / "episode_000001.mp4", video_files(root)[0])
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"][NAME]["shape"] = [480, 640, 3]
+    (root / "meta/info.json").write_text(json.dumps(info))
+    frames = open_dataset(root).column(NAME)
+    assert frames.shape == (80, 480, 640, 3)
+    with av.open(str(video_files(root)[0])) as container:
+        for number, frame in zip(range(80), container.decode(video=0), strict=False):
+            np.testing.assert_array_equal(frames[number], frame.to_ndarray(format="rgb24"))
+    assert number == 79
