@@ -246,13 +246,13 @@ def evaluate(
 
 def rollout_scores(policy: DiffusionPolicy, config: TrainConfig) -> dict[str, float]:
     """Scores of the policy in simulation, on selection seeds."""
-    from dp_hub.rollout import evaluate as roll_out
+    from dp_hub.rollout.evaluation import evaluate as roll_out
 
     settings = config.rollout
     result = roll_out(policy, env=settings.env, episodes=settings.episodes, seed=settings.seed)
     return {
-        "rollout/mean_max_reward": result.mean_max_reward,
-        "rollout/success_rate": result.success_rate,
+        "rollout/mean_max_reward": result.mean_max_reward.value,
+        "rollout/success_rate": result.success_rate.value,
     }
 
 

@@ -252,12 +252,17 @@ def test_command_trains_on_real_demonstrations_and_the_policy_acts(
     convert("zarr", pusht_first5_zip, tmp_path / "pusht", drop=["img"])
     arguments = ["--dataset", str(tmp_path / "pusht"), "--out_dir", str(tmp_path / "run")]
     debug = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "debug.yaml"
-    assert main([str(debug), *arguments, "--steps=30", "--resume"]) == 0
+    arguments += ["--steps=30", "--rollout.every=20", "--rollout.episodes=2"]
+    assert main([str(debug), *arguments, "--resume"]) == 0
     policy = load_policy(capsys.readouterr().out.strip())
     state = torch.tensor([200.0, 300, 250, 250, 0.5]).expand(1, 2, 5)
     keypoints = torch.full((1, 2, 18), 250.0)
     obs = {"observation.state": state, "observation.environment_state": keypoints}
     assert policy.predict_action(obs)["action"].shape == (1, 8, 2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    scored = [line for line in lines if "rollout/mean_max_reward" in line]
+    assert [line["step"] for line in scored] == [20, 30]
+    assert all(0 <= line["rollout/mean_max_reward"] <= 1 for line in scored)
     record = read_record(tmp_path / "run" / "policy")
     assert record.dataset.name == "pusht" and len(record.dataset.fingerprint) == 64
     assert record.features["observation.environment_state"] == 18
