@@ -17,7 +17,7 @@ QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 NAMES = ("min", "max", "mean", "std", *QUANTILES)
 _SORT_BYTES = 64_000_000
 _BINS = 65_536
-_IMAGE_SIDE_PX = 75
+_SAMPLED_PX, _SAMPLED_ROWS = 2_500, 24  # per picture, at least
 
 
 def matrix_stats(values: np.ndarray) -> np.ndarray:
@@ -139,12 +139,14 @@ def picture_counts(pictures: np.ndarray) -> tuple[np.ndarray, int]:
     """How often each value occurs in each channel of a sample of uint8 ``(T, H, W, C)``.
 
     Returns:
-        int64 ``(C, 256)`` and the number of pictures sampled. Larger pictures are thinned to
-        about 75 px first.
+        int64 ``(C, 256)`` and the number of pictures sampled. Of each picture every k-th row is
+        counted, so that some thousand pixels are: whole rows are ten times as fast to gather as
+        a grid of pixels.
     """
     frames = sampled_frames(len(pictures))
-    step = max(1, round(max(pictures.shape[1:3]) / _IMAGE_SIDE_PX))
-    sample = pictures[frames, ::step, ::step]  # (S, h, w, C)
+    height, width = pictures.shape[1:3]
+    step = max(1, height // max(_SAMPLED_ROWS, _SAMPLED_PX // width))
+    sample = pictures[frames, ::step]  # (S, h, W, C)
     s, h, w, c = sample.shape
     tall = sample.reshape(s * h, w, c)
     image = Image.fromarray(tall[:, :, 0] if c == 1 else tall)

@@ -5,6 +5,7 @@ and forwards without decoding a chunk twice, so that memory stays at a few chunk
 """
 
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import zarr.storage
 from zarr.errors import GroupNotFoundError, NodeTypeValidationError
 
 from dp_hub.errors import DataError
-from dp_hub.replay.chunks import missing_chunks, stored_names
+from dp_hub.replay.chunks import PlainChunks, missing_chunks, stored_names
 from dp_hub.replay.writer import ReplayWriter, write_replay, write_replay_zip
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
 MissingChunks = Literal["error", "fill"]
 _MARKERS = (".zgroup", "zarr.json")
 _BLOCK_BYTES = 4_000_000
+_CACHE_BYTES = 500_000
+# What codecs and stores raise on bytes that are not what they should be.
+_DECODING = (ValueError, RuntimeError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def open_replay(path: str | Path, *, missing: MissingChunks = "error") -> "ReplayBuffer":
@@ -126,7 +130,13 @@ class ReplayBuffer:
         """
         chosen = self.keys() if keys is None else list(keys)
         rows = {
-            key: _Forward(self._array(key), f"data/{key}", self.path, compact=key in compact)
+            key: _Forward(
+                self._array(key),
+                f"data/{key}",
+                self.path,
+                compact=key in compact,
+                whole=f"data/{key}" not in self.filled,
+            )
             for key in chosen
         }
         start = 0
@@ -223,8 +233,11 @@ class ReplayBuffer:
 class _Forward:
     """Reads rows of one array forwards; keeps only the block it is in."""
 
-    def __init__(self, array: zarr.Array, name: str, path: Path, *, compact: bool) -> None:
+    def __init__(
+        self, array: zarr.Array, name: str, path: Path, *, compact: bool, whole: bool
+    ) -> None:
         self._array, self._name, self._path, self._compact = array, name, path, compact
+        self._plain = PlainChunks(path, array) if whole and PlainChunks.is_plain(array) else None
         chunk = (array.shards or array.chunks)[0]
         row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
         self._block = chunk * max(1, _BLOCK_BYTES // (chunk * row_bytes))
@@ -246,26 +259,44 @@ class _Forward:
             self._rows = None  # freed before the next block is decoded
             self._first = row // self._block * self._block
             self._stop = min(self._first + self._block, self._array.shape[0])
-            rows = _decode(self._array, self._name, self._first, self._stop, self._path)
+            rows = self._read()
             self._rows = _as_bytes(rows) if self._compact else rows
         return self._rows
 
+    def _read(self) -> np.ndarray:
+        first, stop = self._first, self._stop
+        if self._plain is None:
+            return _decode(self._array, self._name, first, stop, self._path)
+        try:
+            return self._plain.read(first, stop, reuse=self._compact)
+        except _DECODING as error:
+            raise _damaged(self._name, first, stop, self._path, error) from error
+
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:
-    """``rows`` as uint8 if every value survives that, else ``rows``."""
+    """``rows`` as uint8, a new array; as a copy of ``rows`` if that would change a value."""
+    small = np.empty(rows.shape, np.uint8)
+    step = max(1, _CACHE_BYTES * len(rows) // rows.nbytes)
     with np.errstate(invalid="ignore"):
-        small = rows.astype(np.uint8)
-    return small if np.array_equal(small, rows) else rows
+        for i in range(0, len(rows), step):  # piece by piece, to stay in the processor's cache
+            np.copyto(small[i : i + step], rows[i : i + step], casting="unsafe")
+            if not np.array_equal(small[i : i + step], rows[i : i + step]):
+                return rows.copy()
+    return small
 
 
 def _decode(array: zarr.Array, name: str, start: int, stop: int, path: Path) -> np.ndarray:
     try:
         return np.asarray(array[start:stop])
-    except (ValueError, RuntimeError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: rows {start}..{stop - 1} of {name} cannot be decoded: {error}",
-            hint="a chunk is damaged; copy the data again from where it came from",
-        ) from error
+    except _DECODING as error:
+        raise _damaged(name, start, stop, path, error) from error
+
+
+def _damaged(name: str, start: int, stop: int, path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: rows {start}..{stop - 1} of {name} cannot be decoded: {error}",
+        hint="a chunk is damaged; copy the data again from where it came from",
+    )
 
 
 def _group_prefix(path: Path, names: set[str]) -> str:
