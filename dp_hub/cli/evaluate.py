@@ -18,7 +18,7 @@ def evaluate(
     picture: Path | None = typer.Option(None, help="Write a contact sheet, PNG, to this file."),
     video: Path | None = typer.Option(None, help="Write a video, mp4, to this file."),
     out: Path | None = typer.Option(
-        None, help="Write eval.json, eval.png and eval.mp4 into this folder."
+        None, help="Write scores.json, contact_sheet.png and video.mp4 into this folder."
     ),
     steps: int | None = typer.Option(None, min=1, help="Sampling steps per prediction."),
     scheduler: str | None = typer.Option(
@@ -34,10 +34,9 @@ def evaluate(
     """
     _check_names(json, picture, video)
     if out is not None:
-        json, picture, video = (
-            given or out / f"eval.{kind}"
-            for given, kind in ((json, "json"), (picture, "png"), (video, "mp4"))
-        )
+        json = json or out / "scores.json"
+        picture = picture or out / "contact_sheet.png"
+        video = video or out / "video.mp4"
     device = _device(device)
     folder, sha = _fetch(policy)
     loaded = _load(folder, steps=steps, scheduler=scheduler, device=device)
@@ -190,7 +189,7 @@ def _print_table(evaluation: "Evaluation", *, each: bool) -> None:
     from rich.table import Table
 
     console = Console()
-    reward, success = evaluation.mean_max_reward, evaluation.success_rate
+    reward, success = evaluation.reward, evaluation.success
     n = len(evaluation.episodes)
     steps = sum(result.steps for result in evaluation.episodes)
     table = Table("", "value", "95 % interval", title=f"{evaluation.env}, {n} episodes")

@@ -25,11 +25,21 @@ class Evaluation:
 
     env: str
     episodes: tuple[EpisodeResult, ...]
-    mean_max_reward: Interval
-    success_rate: Interval
+    reward: Interval
+    success: Interval
     config: dict[str, Any]
     cost: Cost
     wall_s: float
+
+    @property
+    def mean_max_reward(self) -> float:
+        """The estimate; ``reward`` has its confidence interval too."""
+        return self.reward.value
+
+    @property
+    def success_rate(self) -> float:
+        """The estimate; ``success`` has its confidence interval too."""
+        return self.success.value
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: metrics, cost, settings, versions and one row per episode."""
@@ -38,8 +48,8 @@ class Evaluation:
             "env": self.env,
             "n_episodes": n,
             "metrics": {
-                "mean_max_reward": self.mean_max_reward.as_dict(),
-                "success_rate": self.success_rate.as_dict(),
+                "mean_max_reward": self.reward.as_dict(),
+                "success_rate": self.success.as_dict(),
                 "mean_steps": steps / n,
             },
             "config": self.config,
@@ -107,8 +117,8 @@ def summarise(
     return Evaluation(
         env=env,
         episodes=tuple(results),
-        mean_max_reward=bootstrap_mean(best),
-        success_rate=wilson(sum(result.success for result in results), len(results)),
+        reward=bootstrap_mean(best),
+        success=wilson(sum(result.success for result in results), len(results)),
         config=config,
         cost=cost,
         wall_s=wall_s,

@@ -14,7 +14,7 @@ _TILE_PX, _GAP_PX, _LABEL_PX, _HEAD_PX = 256, 12, 40, 86
 
 def headline(evaluation: Evaluation) -> str:
     """Both scores with their intervals, in one line."""
-    reward, success = evaluation.mean_max_reward, evaluation.success_rate
+    reward, success = evaluation.reward, evaluation.success
     return (
         f"mean max reward {reward.value:.3f} [{reward.low:.3f}, {reward.high:.3f}]    "
         f"success {success.value:.0%} [{success.low:.0%}, {success.high:.0%}]    "
@@ -58,7 +58,7 @@ def _write_head(pen: ImageDraw.ImageDraw, title: str, evaluation: Evaluation) ->
     )
     pen.text((_GAP_PX, 60), legend, fill=QUIET, font=font(12))
     end = _GAP_PX + pen.textlength(legend, font=font(12))
-    pen.text((end, 60), "   ·   dashed: the start", fill=START, font=font(12))
+    pen.text((end, 60), "   ·   brown: where T and agent began", fill=START, font=font(12))
 
 
 def write_picture(evaluation: Evaluation, path: str | Path, *, title: str) -> Path:

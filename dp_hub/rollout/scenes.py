@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dp_hub.envs.pusht.drawing import PushTDrawing
-from dp_hub.envs.pusht.physics import BAR, STEM, TABLE_PX, PushTPhysics
+from dp_hub.envs.pusht.physics import BAR, GOAL_POSE, STEM, TABLE_PX, PushTPhysics
 from dp_hub.rollout.episodes import EpisodeResult
 
 INK, QUIET = (35, 38, 47), (110, 116, 128)
 GOOD, OPEN = (24, 128, 72), (176, 74, 22)
 START = (150, 100, 40)
+GOAL_EDGE = (40, 160, 80)
 _EARLY, _LATE = np.array((255, 190, 60)), np.array((200, 30, 90))
 PAPER = (250, 250, 248)
 # The T's outline in its own frame.
@@ -33,6 +34,7 @@ _OUTLINE = np.array(
 )
 
 Point = tuple[float, float]
+Color = tuple[int, int, int]
 
 
 def replay(result: EpisodeResult) -> Iterator[PushTPhysics]:
@@ -55,7 +57,8 @@ def episode_picture(result: EpisodeResult, drawing: PushTDrawing, px: int) -> Im
     assert frame is not None, result.steps
     image = Image.fromarray(frame)
     pen = ImageDraw.Draw(image)
-    _draw_outline(pen, states[0])
+    _draw_outline(pen, GOAL_POSE, GOAL_EDGE, dashed=False)
+    _draw_outline(pen, states[0][2:], START, dashed=True)
     path = [(float(state[0]), float(state[1])) for state in states]
     draw_path(pen, path, width=4)
     _draw_ring(pen, path[0], 15)
@@ -83,7 +86,7 @@ def draw_plan(pen: ImageDraw.ImageDraw, chunk: np.ndarray, first: int, done: int
         _dot(pen, point, 5 if k else 7, _hue(k / max(len(rest) - 1, 1)))
 
 
-def label(result: EpisodeResult) -> tuple[str, tuple[int, int, int]]:
+def label(result: EpisodeResult) -> tuple[str, Color]:
     """What to write under an episode, and in which colour."""
     outcome = "success" if result.success else "no success"
     colour = GOOD if result.success else OPEN
@@ -95,12 +98,12 @@ def font(px: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(px)
 
 
-def _hue(share: float) -> tuple[int, int, int]:
+def _hue(share: float) -> Color:
     red, green, blue = (_EARLY + (_LATE - _EARLY) * min(max(share, 0.0), 1.0)).astype(int).tolist()
     return red, green, blue
 
 
-def _dot(pen: ImageDraw.ImageDraw, at: Point, radius: float, fill: tuple[int, int, int]) -> None:
+def _dot(pen: ImageDraw.ImageDraw, at: Point, radius: float, fill: Color) -> None:
     x, y = at
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
 
@@ -110,13 +113,16 @@ def _draw_ring(pen: ImageDraw.ImageDraw, at: Point, radius: float) -> None:
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=START, width=3)
 
 
-def _draw_outline(pen: ImageDraw.ImageDraw, state: np.ndarray) -> None:
-    """Where the T began, dashed."""
-    _, _, x, y, angle = state
+def _draw_outline(
+    pen: ImageDraw.ImageDraw, pose: Sequence[float] | np.ndarray, fill: Color, *, dashed: bool
+) -> None:
+    """The T's outline at a pose: x, y, angle."""
+    x, y, angle = pose
     cos, sin = np.cos(angle), np.sin(angle)
-    corners = _OUTLINE @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
+    corners = _OUTLINE @ np.array([[cos, sin], [-sin, cos]]) + np.array([x, y])
+    drawn = 0.6 if dashed else 1.0
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         n = max(1, round(float(np.linalg.norm(end - start)) / 12))
         for k in range(n):
-            a, b = start + (end - start) * k / n, start + (end - start) * (k + 0.6) / n
-            pen.line([tuple(a.tolist()), tuple(b.tolist())], fill=START, width=3)
+            a, b = start + (end - start) * k / n, start + (end - start) * (k + drawn) / n
+            pen.line([tuple(a.tolist()), tuple(b.tolist())], fill=fill, width=3)
