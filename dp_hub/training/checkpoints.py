@@ -92,7 +92,9 @@ def to_keep(kept: Sequence[Kept], *, last: int, best: int) -> list[Kept]:
 
 
 def delete_checkpoints(folder: Path, keep: Sequence[Kept]) -> None:
-    """Delete every checkpoint that is not kept."""
+    """Delete every checkpoint that is not kept, and drafts that a killed run left behind."""
+    for draft in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(draft)
     steps = {one.step for one in keep}
     for step in list_checkpoints(folder):
         if step not in steps:

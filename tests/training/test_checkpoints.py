@@ -71,9 +71,10 @@ def test_others_are_deleted_and_strangers_left(tmp_path):
     for step in (1, 2, 3):
         write_checkpoint(tmp_path, step, EMPTY)
     (tmp_path / "notes").mkdir()
+    (tmp_path / ".step_00000002.x7").mkdir()  # a run was killed while it wrote
     delete_checkpoints(tmp_path, [Kept(2)])
     assert list_checkpoints(tmp_path) == [2]
-    assert (tmp_path / "notes").is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"notes", "step_00000002"}
 
 
 def test_half_written_checkpoint_is_not_seen(tmp_path):
