@@ -54,7 +54,7 @@ from dp_hub.training.schedule import Budget, cosine_factor
 if TYPE_CHECKING:
     from dp_hub.dataset.reader import Dataset
 
-log = logging.getLogger("train")
+log = logging.getLogger("dp_hub.train")
 
 
 def train(
@@ -281,8 +281,10 @@ def hardware() -> str:
 
 def main(arguments: list[str]) -> int:
     """``train.py CONFIG.yaml [--resume] [--key.sub value ...]``; the exit status."""
+    # Only our own messages, and those of the first process: libraries log every request they make.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("dp_hub").setLevel(level)
     try:
         resume = "--resume" in arguments
         words = [word for word in arguments if word != "--resume"]
