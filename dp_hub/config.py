@@ -136,10 +136,11 @@ def _path(loc: Sequence[str | int], values: Any) -> str:
     """The key as the user wrote it: pydantic adds the chosen kind of a union on the way."""
     words = []
     for part in loc[:-1]:
-        if isinstance(values, Mapping) and part not in values:
-            continue
+        if isinstance(values, Mapping):
+            if part not in values:
+                continue
+            values = values[part]
         words.append(str(part))
-        values = values[part] if isinstance(values, Mapping | list | tuple) else None
     return ".".join([*words, str(loc[-1])])
 
 

@@ -251,8 +251,8 @@ def rollout_scores(policy: DiffusionPolicy, config: TrainConfig) -> dict[str, fl
     settings = config.rollout
     result = roll_out(policy, env=settings.env, episodes=settings.episodes, seed=settings.seed)
     return {
-        "rollout/mean_max_reward": result.mean_max_reward.value,
-        "rollout/success_rate": result.success_rate.value,
+        "rollout/mean_max_reward": result.mean_max_reward,
+        "rollout/success_rate": result.success_rate,
     }
 
 
