@@ -46,7 +46,7 @@ class PushTDrawing:
         pixels = np.full((TABLE_PX, TABLE_PX, 4), 255, dtype=np.uint8)
         self._table = pixels.view(np.uint32)[..., 0]
         self._surface = pygame.image.frombuffer(pixels.data.cast("B"), (TABLE_PX, TABLE_PX), "RGBX")
-        self._stamps = Stamps(fill)
+        self._stamps = Stamps(self._surface, self._table, fill)
         # pymunk's own order of the corners: a thick line depends on its direction.
         self._parts = [tuple(shape.get_vertices()) for shape in _parts(PushTPhysics())]
         for part in self._parts:
@@ -78,7 +78,7 @@ class PushTDrawing:
         for part in corners:
             pygame.draw.polygon(self._surface, BLOCK_FILL, part)
             for start, end in zip(part, (*part[1:], part[0]), strict=True):
-                self._stamps.put(self._table, _BLOCK_RIM_PACKED, start, end)
+                self._stamps.put(BLOCK_RIM, _BLOCK_RIM_PACKED, start, end)
         agent = _rounded(table.agent_x, table.agent_y)
         pygame.draw.circle(self._surface, AGENT_RIM, agent, round(AGENT_RADIUS_PX))
         pygame.draw.circle(self._surface, AGENT_FILL, agent, round(AGENT_RADIUS_PX - 4))

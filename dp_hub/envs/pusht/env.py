@@ -40,6 +40,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         render_mode: ``rgb_array`` or ``human`` (a window, 10 frames a second).
         image_px: size of image observations; the demonstrations have 96.
         render_px: size of the frames of ``render``, which show the last action as a red cross.
+        drawing: draws the frames; by default as the demonstrations' were.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": CONTROL_HZ}  # noqa: RUF012
@@ -51,6 +52,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         render_mode: str | None = None,
         image_px: int = 96,
         render_px: int = 96,
+        drawing: PushTDrawing | None = None,
     ) -> None:
         if obs_type not in OBS_TYPES:
             raise ValueError(f"obs_type is {obs_type!r}, not one of {', '.join(OBS_TYPES)}")
@@ -62,7 +64,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         self.action_space = spaces.Box(0.0, float(TABLE_PX), (2,), np.float64)
         self.physics = PushTPhysics(count_contacts=True)
         self._last_action: np.ndarray | None = None
-        self._drawing: PushTDrawing | None = None
+        self._drawing = drawing
         self._window: Any = None
 
     def reset(

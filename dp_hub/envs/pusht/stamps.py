@@ -5,7 +5,7 @@ come in few different (dx, dy), so each kind is drawn once and its pixels are re
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pygame
@@ -14,6 +14,7 @@ from dp_hub.envs.pusht.physics import TABLE_PX
 
 Fill = Literal["recorded", "pygame"]
 Corner = tuple[int, int]
+Color = tuple[int, int, int]
 
 _RADIUS_PX = 2
 _PAD_PX = 8
@@ -21,21 +22,28 @@ _MAX_STAMPS = 20_000  # about 30 MB of them
 
 
 class Stamps:
-    """Draws thick edges on the 512 x 512 table."""
+    """Draws thick edges on the 512 x 512 table.
 
-    def __init__(self, fill: Fill) -> None:
-        self._fill = fill
+    Args:
+        surface: the table as pygame draws on it.
+        pixels: the same memory as uint32 (512, 512).
+    """
+
+    def __init__(self, surface: pygame.Surface, pixels: np.ndarray, fill: Fill) -> None:
+        self._surface, self._flat, self._fill = surface, pixels.reshape(-1), fill
         self._offsets: dict[Corner, np.ndarray] = {}
 
-    def put(self, table: np.ndarray, color: int, start: Corner, end: Corner) -> None:
-        """Draw an edge from ``start`` to ``end`` into ``table``, uint32 (512, 512)."""
-        step = (end[0] - start[0], end[1] - start[1])
-        offsets = self._offsets.get(step)
+    def put(self, color: Color, packed: int, start: Corner, end: Corner) -> None:
+        """Draw an edge in ``color``, which is ``packed`` in memory."""
+        x1, y1 = start
+        x2, y2 = end
+        if min(x1, y1, x2, y2) < _PAD_PX or max(x1, y1, x2, y2) >= TABLE_PX - _PAD_PX:
+            draw_edge(self._surface, color, start, end, self._fill)  # pygame cuts at the border
+            return
+        offsets = self._offsets.get((x2 - x1, y2 - y1))
         if offsets is None:
-            offsets = self._make(step)
-        if min(*start, *end) < _PAD_PX or max(*start, *end) >= TABLE_PX - _PAD_PX:
-            offsets = _clipped(offsets, start)
-        table.reshape(-1)[offsets + (start[1] * TABLE_PX + start[0])] = color
+            offsets = self._make((x2 - x1, y2 - y1))
+        self._flat[offsets + (y1 * TABLE_PX + x1)] = packed
 
     def _make(self, step: Corner) -> np.ndarray:
         if len(self._offsets) >= _MAX_STAMPS:
@@ -51,16 +59,8 @@ class Stamps:
         return offsets
 
 
-def _clipped(offsets: np.ndarray, start: Corner) -> np.ndarray:
-    """Those of a stamp's pixels that are on the table when it is put at ``start``."""
-    half = TABLE_PX // 2  # no edge of the T is that long
-    rows, columns = np.divmod(offsets + half, TABLE_PX)
-    x, y = columns - half + start[0], rows + start[1]
-    return offsets[(x >= 0) & (x < TABLE_PX) & (y >= 0) & (y < TABLE_PX)]
-
-
 def fill_polygon(
-    surface: pygame.Surface, color: Any, corners: Sequence[Corner], fill: Fill
+    surface: pygame.Surface, color: Color, corners: Sequence[Corner], fill: Fill
 ) -> None:
     """Fill a convex polygon, its edges rounded as ``fill`` says."""
     if fill == "pygame":
@@ -83,7 +83,9 @@ def fill_polygon(
         pygame.draw.line(surface, color, (x1, y), (x2, y))
 
 
-def draw_edge(surface: pygame.Surface, color: Any, start: Corner, end: Corner, fill: Fill) -> None:
+def draw_edge(
+    surface: pygame.Surface, color: Color, start: Corner, end: Corner, fill: Fill
+) -> None:
     """Draw one edge outright: pymunk's "fat segment" of radius 2."""
     (ax, ay), (bx, by) = start, end
     pygame.draw.line(surface, color, start, end, 2 * _RADIUS_PX)

@@ -31,7 +31,12 @@ class PushTVector:
     """
 
     def __init__(
-        self, n_envs: int, *, render_px: int | None = None, max_steps: int = MAX_EPISODE_STEPS
+        self,
+        n_envs: int,
+        *,
+        render_px: int | None = None,
+        max_steps: int = MAX_EPISODE_STEPS,
+        drawing: PushTDrawing | None = None,
     ) -> None:
         self.n_envs = n_envs
         self.render_px = render_px
@@ -39,7 +44,7 @@ class PushTVector:
         self.tables = [PushTPhysics() for _ in range(n_envs)]
         self.n_steps = np.zeros(n_envs, dtype=np.int64)
         self._coverage = np.zeros(n_envs)
-        self._drawing: PushTDrawing | None = None
+        self._drawing = drawing
         self._images = np.zeros((n_envs, render_px or 0, render_px or 0, 3), dtype=np.uint8)
 
     def reset(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
