@@ -2,7 +2,8 @@
 
 Frames are written with Snappy, byte-stream split and no dictionaries: 0.6 of the size of Parquet's
 defaults on PushT. zstd would save another tenth, but LeRobot's visualizer in the browser cannot
-read it (it does not read pictures, so those may use zstd). Content-defined chunks and the page index keep uploads of changed files small.
+read it (it does not read pictures, so those may use zstd). Content-defined chunks and the page
+index keep uploads of changed files small.
 """
 
 import json
