@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 CHUNKS_SIZE = 1000  # files per chunk folder
 DATA_FILE_MB = 100
 VIDEO_FILE_MB = 200
+# Parquet keeps some 10 kB for every row group in memory until the file is closed, and so does
+# whoever reads it; LeRobot only limits the size.
+ROW_GROUPS_PER_FILE = 500
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -43,12 +46,15 @@ class ParquetShards:
         self._root, self._template, self._schema = root, template, schema
         self._options, self._limit_bytes = options, limit_bytes
         self._number = -1
+        self._n_groups = 0
         self._file: Any = None
         self._writer: pq.ParquetWriter | None = None
 
     def next_place(self) -> tuple[int, int]:
         """Chunk and file index that the next table goes to; closes a file that is full."""
-        if self._writer is not None and self._file.tell() >= self._limit_bytes:
+        if self._writer is not None and (
+            self._file.tell() >= self._limit_bytes or self._n_groups == ROW_GROUPS_PER_FILE
+        ):
             self.close()
         return place(self._number if self._writer is not None else self._number + 1)
 
@@ -57,11 +63,13 @@ class ParquetShards:
         chunk, file = self.next_place()
         if self._writer is None:
             self._number += 1
+            self._n_groups = 0
             path = self._root / self._template.format(chunk_index=chunk, file_index=file)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb")
             self._writer = pq.ParquetWriter(self._file, self._schema, **self._options)
         self._writer.write_table(table, row_group_size=table.num_rows)
+        self._n_groups += 1
         return chunk, file
 
     def close(self) -> None:

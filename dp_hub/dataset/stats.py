@@ -15,7 +15,7 @@ from PIL import Image
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 NAMES = ("min", "max", "mean", "std", *QUANTILES)
-_SORT_BYTES = 64_000_000
+_SORT_BYTES = 16_000_000
 _BINS = 65_536
 _SAMPLED_PX, _SAMPLED_ROWS = 2_500, 24  # per picture, at least
 
@@ -93,7 +93,7 @@ def column_quantiles(
         blocks: gives the column's rows ``(T, D)``, block by block, from the beginning.
         low: float64 (D,), smallest value of each dimension.
         high: float64 (D,), largest.
-        n_bytes: size of the whole column; up to 64 MB it is sorted, beyond that counted.
+        n_bytes: size of the whole column; up to 16 MB it is sorted, beyond that counted.
     """
     if n_bytes <= _SORT_BYTES:
         values = np.concatenate(list(blocks()))

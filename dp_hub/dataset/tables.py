@@ -2,7 +2,8 @@
 
 Frames are written with Snappy, byte-stream split and no dictionaries: 0.6 of the size of Parquet's
 defaults on PushT. zstd would save another tenth, but LeRobot's visualizer in the browser cannot
-read it. Content-defined chunks and the page index keep uploads of changed files small.
+read it (it does not read pictures, so those may use zstd). Content-defined chunks and the page
+index keep uploads of changed files small.
 """
 
 import json
@@ -65,7 +66,8 @@ def frame_options(columns: Sequence[Column]) -> dict[str, Any]:
     compression = dict.fromkeys(INDEX_DTYPES, "SNAPPY")
     for column in frame_columns(columns):
         if column.dtype == "image":
-            compression |= {f"{column.feature}.bytes": "NONE", f"{column.feature}.path": "SNAPPY"}
+            kind = "ZSTD" if column.encoding == "png" else "NONE"  # see dp_hub.dataset.images
+            compression |= {f"{column.feature}.bytes": kind, f"{column.feature}.path": "SNAPPY"}
             continue
         path = column.feature if column.shape == (1,) else f"{column.feature}.list.element"
         compression[path] = "SNAPPY"

@@ -51,7 +51,7 @@ from dp_hub.replay.episode import Episode
 
 _ROWS_PER_FLUSH = 512  # episodes
 _ROWS_PER_BLOCK = 50_000  # frames
-_SMALL = 64_000_000  # bytes of low-dimensional values that may be in memory at once
+_SMALL = 16_000_000  # bytes of low-dimensional values that may be in memory at once
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ class DatasetWriter:
         run = self._running
         whole = np.stack([run.min, run.max, run.mean, run.std])
         sizes = {name: size for name, (size, picture) in self._sizes.items() if not picture}
-        files = [pq.ParquetFile(p) for p in sorted((self._folder / "data").rglob("*.parquet"))]
+        files = sorted((self._folder / "data").rglob("*.parquet"))
         blocks = _column_blocks(files, list(sizes), small=8 * self._n_low * self._n_frames < _SMALL)
         result = {}
         for feature, part in st.split(whole, sizes):
@@ -425,17 +425,18 @@ def refuse_existing(target: Path) -> None:
 
 
 def _column_blocks(
-    files: Sequence[pq.ParquetFile], features: list[str], *, small: bool
+    files: Sequence[Path], features: list[str], *, small: bool
 ) -> Callable[[str], Callable[[], Iterable[np.ndarray]]]:
     """Gives the rows of a feature, ``(T, n)`` at a time. Small tables are read once for all."""
     if not small:
         return lambda feature: lambda: _blocks(files, feature)
-    table = pa.concat_tables([file.read(columns=features) for file in files])
+    table = pa.concat_tables([pq.ParquetFile(path).read(columns=features) for path in files])
     return lambda feature: lambda: [vectors(table[feature])]
 
 
-def _blocks(files: Iterable[pq.ParquetFile], feature: str) -> Iterator[np.ndarray]:
-    for file in files:
+def _blocks(files: Iterable[Path], feature: str) -> Iterator[np.ndarray]:
+    for path in files:
+        file = pq.ParquetFile(path)
         groups: list[int] = []
         n_rows = 0
         for group in range(file.num_row_groups):

@@ -223,9 +223,9 @@ with open("/proc/self/status") as status:
 
 def test_ten_times_the_episodes_take_the_same_memory(tmp_path):
     peaks = []
-    for n_episodes in (40, 400):
+    for n_episodes in (200, 2000):
         rng = np.random.default_rng(0)
-        # 64x64 pictures, mostly flat so that encoding is quick: 400 episodes are 98 MB decoded.
+        # 64x64 pictures, mostly flat so that encoding is quick: 2000 episodes are 490 MB decoded.
         shades = rng.integers(0, 256, (n_episodes, 20, 1, 1, 3)).astype(np.uint8)
         episodes = (
             {"action": rng.normal(size=(20, 2)), "img": np.tile(s, (1, 64, 64, 1))} for s in shades
@@ -237,4 +237,4 @@ def test_ten_times_the_episodes_take_the_same_memory(tmp_path):
         assert out[1:] == [], "heavy imports in a conversion"
         peaks.append(int(out[0]) / 1024)
     assert peaks[0] < 200, peaks
-    assert peaks[1] - peaks[0] < 15, peaks
+    assert peaks[1] - peaks[0] < 25, peaks
