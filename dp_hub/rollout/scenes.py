@@ -4,6 +4,7 @@ Replaying is exact (the physics is deterministic), so an evaluation keeps action
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -93,6 +94,7 @@ def label(result: EpisodeResult) -> tuple[str, Color]:
     return f"reward {result.max_reward:.2f} · {outcome} · {result.steps} steps", colour
 
 
+@lru_cache
 def font(px: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """The font that comes with Pillow."""
     return ImageFont.load_default(px)

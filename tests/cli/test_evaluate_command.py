@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dp_hub.hub import LocalHub
 from dp_hub.models.normalizer import Normalizer
 from dp_hub.policies.config import DiffusionConfig, FlowObjective, MlpConfig
 from dp_hub.policies.diffusion import make_policy
@@ -35,9 +38,9 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_policy(policy, tmp_path_factory.mktemp("policies") / "pusht")
 
 
-def dp_hub(*arguments: str) -> subprocess.CompletedProcess[str]:
+def dp_hub(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("dp-hub")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 def test_eval_writes_scores_picture_and_video(policy_folder: Path, tmp_path: Path) -> None:
@@ -91,3 +94,16 @@ def test_eval_of_an_impossible_device_names_one_that_works(policy_folder: Path) 
     done = dp_hub("eval", str(policy_folder), "--device", "abacus")
     assert done.returncode == 1
     assert "'abacus'" in done.stderr and "--device cpu" in done.stderr
+
+
+def test_eval_of_a_pushed_policy_notes_the_commit(policy_folder: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    with LocalHub(tmp_path / "hub") as hub:
+        env = {**os.environ, **hub.env, "HF_HOME": str(tmp_path / "cache")}
+        pushed = dp_hub("push", str(policy_folder), "me/pusht", env=env)
+        assert pushed.returncode == 0, pushed.stderr
+        done = dp_hub("eval", "me/pusht", "--episodes", "1", "--json", str(scores), env=env)
+    assert done.returncode == 0, done.stderr
+    config = json.loads(scores.read_text())["config"]
+    assert config["policy"] == "me/pusht"
+    assert re.fullmatch(r"[0-9a-f]{40}", config["sha"])

@@ -85,6 +85,7 @@ class PushTPhysics:
 
     def reset_to(self, state: Any, *, legacy: bool = True) -> None:
         """A fresh table in ``state``, as after nothing else: see ``set_state``."""
+        self.space.remove(*self.space.shapes, *self.space.bodies)
         self._build()
         self.set_state(state, legacy=legacy)
 
