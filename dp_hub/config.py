@@ -34,7 +34,7 @@ def build(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, kind, where) from None
+        raise _explain(error, kind, values, where) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -116,9 +116,11 @@ def _copy(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _explain(error: ValidationError, kind: type[BaseModel], where: str) -> ConfigError:
+def _explain(
+    error: ValidationError, kind: type[BaseModel], values: Mapping[str, Any], where: str
+) -> ConfigError:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = _path(first["loc"], values)
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind)
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
@@ -126,7 +128,20 @@ def _explain(error: ValidationError, kind: type[BaseModel], where: str) -> Confi
         return ConfigError(f"unknown key `{key}` in {where}", hint=hint)
     if first["type"] == "missing":
         return ConfigError(f"`{key}` is missing from {where}")
-    return ConfigError(f"`{key}` in {where} is {first['input']!r}: {first['msg']}")
+    reason = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"`{key}` in {where} is {first['input']!r}: {reason}")
+
+
+def _path(loc: Sequence[str | int], values: Any) -> str:
+    """The key as the user wrote it: pydantic adds the chosen kind of a union on the way."""
+    words = []
+    for part in loc[:-1]:
+        if isinstance(values, Mapping):
+            if part not in values:
+                continue
+            values = values[part]
+        words.append(str(part))
+    return ".".join([*words, str(loc[-1])])
 
 
 def _known_keys(kind: type[BaseModel]) -> set[str]:

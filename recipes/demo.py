@@ -26,60 +26,59 @@ def main() -> None:
     os.chdir(ROOT)
     DEMO.mkdir(exist_ok=True)
     started = time.monotonic()
-    with LocalHub(DEMO / "hub", user="demo") as hub:
-        environment = os.environ | hub.environment() | {"HF_HOME": str(DEMO.resolve() / "hf")}
+    with LocalHub(DEMO / "hub", users=["demo"]) as hub:
+        environment = os.environ | hub.env | {"HF_HOME": str(DEMO.resolve() / "hf")}
         for title, command, result in steps():
             if result is not None and result.exists():
                 print(f"\n# {title}: {result} is there already", flush=True)
                 continue
-            print(f"\n# {title}\n$ {shlex.join(command)}", flush=True)
+            print(f"\n# {title}\n$ {command}", flush=True)
             finished = subprocess.run(executable(command), env=environment, check=False)
             if finished.returncode != 0:
-                sys.exit(f"the demo stopped here; `make demo` continues from `{command[0]}`")
+                sys.exit("the demo stopped here; `make demo` continues with this step")
     minutes = (time.monotonic() - started) / 60
     print(
-        f"\nDone in {minutes:.1f} minutes. Look at demo/eval/contact_sheet.png and demo/eval/video.mp4."
+        f"\nDone in {minutes:.1f} minutes. Look at the picture and the video in demo/eval."
         "\nThe same commands work with your own data and with huggingface.co: see README.md."
     )
 
 
-def steps() -> list[tuple[str, list[str], Path | None]]:
+def steps() -> list[tuple[str, str, Path | None]]:
     """What runs: (title, command, the file that says it is finished)."""
     dataset, run = DEMO / "pusht", DEMO / "run"
     return [
         (
             "Convert 500 demonstrations from zarr to a versioned dataset",
-            ["dp-hub", "convert", "zarr", "data/pusht_scripted.zarr.zip", "--to", str(dataset)]
-            + ["--task", "Push the T onto the goal.", "--robot", "pusht_agent"],
+            f"dp-hub convert zarr data/pusht_scripted.zarr.zip --to {dataset} "
+            "--task 'Push the T onto the goal.' --robot pusht_agent",
             dataset / "meta" / "info.json",
         ),
         (
             "Push it to the Hub",
-            ["dp-hub", "push", str(dataset), DATASET, "--license", "apache-2.0"],
+            f"dp-hub push {dataset} {DATASET} --license apache-2.0",
             None,
         ),
         (
             "Train a Diffusion Policy from the Hub's copy",
-            ["accelerate", "launch", "--num_processes", "1", "--num_machines", "1"]
-            + ["--mixed_precision", "no", "--dynamo_backend", "no", "--cpu"]
-            + ["recipes/train.py", "recipes/configs/pusht_demo.yaml"]
-            + ["--dataset", DATASET, "--out", str(run), "--resume", "auto"],
+            "accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no "
+            "--dynamo_backend no recipes/train.py recipes/configs/pusht_demo.yaml "
+            f"--dataset {DATASET} --out_dir {run} --resume",
             run / "policy" / "config.json",
         ),
-        ("Push the policy", ["dp-hub", "push", str(run / "policy"), POLICY], None),
-        ("Pull it by name", ["dp-hub", "pull", POLICY], None),
+        ("Push the policy", f"dp-hub push {run / 'policy'} {POLICY}", None),
+        ("Pull it by name", f"dp-hub pull {POLICY}", None),
         (
             "Let the pulled policy drive PushT from 50 start states it has never seen",
-            ["dp-hub", "eval", POLICY, "--episodes", "50", "--seed", "100000"]
-            + ["--out", str(DEMO / "eval")],
+            f"dp-hub eval {POLICY} --episodes 50 --seed 100000 --out {DEMO / 'eval'}",
             None,
         ),
     ]
 
 
-def executable(command: list[str]) -> list[str]:
-    """The command with its program taken from this Python's environment."""
-    return [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+def executable(command: str) -> list[str]:
+    """The words of a command, its program taken from this Python's environment."""
+    program, *words = shlex.split(command)
+    return [str(Path(sys.executable).with_name(program)), *words]
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def options(
 
 def main() -> None:
     """Run ``dp-hub``: our errors become a sentence and a hint on stderr, never a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Only our own messages: other libraries log every request they make.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("dp_hub").setLevel(logging.INFO)
     try:
         app()
     except DpHubError as error:

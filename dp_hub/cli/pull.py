@@ -1,6 +1,26 @@
 """``dp-hub pull``."""
 
+from enum import StrEnum
+from pathlib import Path
 
-def pull() -> None:
-    """Placeholder until the command lands."""
-    raise NotImplementedError
+import typer
+
+
+class Kind(StrEnum):
+    """What a name on the Hub may stand for."""
+
+    dataset = "dataset"
+    policy = "policy"
+
+
+def pull(
+    name: str = typer.Argument(..., help="user/name or user/name@revision."),
+    to: Path | None = typer.Option(None, help="A new folder; default: the Hugging Face cache."),
+    kind: Kind | None = typer.Option(None, help="Where the Hub has both under one name."),
+) -> None:
+    """Fetch a dataset or a policy and check every byte of it."""
+    from dp_hub.hub import pull as fetch
+
+    pulled = fetch(name, to=to, kind=kind.value if kind else None)
+    print(f"{pulled.repo_id}@{pulled.sha}")
+    print(pulled.path)

@@ -1,6 +1,44 @@
 """``dp-hub push``."""
 
+import sys
+from pathlib import Path
 
-def push() -> None:
-    """Placeholder until the command lands."""
-    raise NotImplementedError
+import typer
+
+
+def push(
+    folder: Path = typer.Argument(..., help="A dataset or policy folder."),
+    name: str = typer.Argument(..., help="user/name on the Hub; made if it doesn't exist."),
+    private: bool = typer.Option(False, "--private", help="Make a new repository private."),
+    message: str | None = typer.Option(None, help="What changed, in a line."),
+    license: str | None = typer.Option(
+        None, help="Identifier such as cc-by-4.0; needed once per dataset."
+    ),
+) -> None:
+    """Publish a dataset or a policy: one commit with what changed, then its tags."""
+    from dp_hub.hub import push as publish
+
+    ask = _ask_license if sys.stdin.isatty() and sys.stderr.isatty() else None
+    pushed = publish(
+        folder, name, private=private, message=message, license=license, ask_license=ask
+    )
+    if pushed.changed:
+        done = f"{pushed.n_sent} files sent, {pushed.n_removed} removed"
+        print(f"pushed the {pushed.kind}: {done}", file=sys.stderr)
+    else:
+        print(f"nothing to push: {name} holds this {pushed.kind} already", file=sys.stderr)
+    print(f"{pushed.repo_id}@{pushed.tag or pushed.sha}")
+    print(f"commit {pushed.sha}")
+    print(pushed.url)
+
+
+def _ask_license() -> str:
+    """Ask on the terminal; an empty answer is none."""
+    return str(
+        typer.prompt(
+            "Licence of the data (cc-by-4.0, cc0-1.0, mit, ...)",
+            default="",
+            show_default=False,
+            err=True,
+        )
+    ).strip()

@@ -58,9 +58,9 @@ class MlpConfig(Config):
     """Number of residual blocks."""
     expansion: PositiveInt = 2
     """Hidden width of a block over ``width``."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability, inside each block."""
-    step_embed_dim: PositiveInt = Field(128, multiple_of=2)
+    step_embed_dim: PositiveInt = Field(default=128, multiple_of=2)
     """Width of the step's embedding."""
 
 
@@ -124,7 +124,7 @@ class DiffusionConfig(Config):
     """To: observed steps."""
     n_action_steps: PositiveInt = 8
     """Ta: steps executed before the next prediction, from index To - 1 of the chunk."""
-    denoiser: DenoiserConfig = Field(UnetConfig(), validate_default=True)
+    denoiser: DenoiserConfig = Field(default=UnetConfig(), validate_default=True)
     """The network."""
     objective: ObjectiveConfig = DiffusionObjective()
     """What it learns and how chunks are drawn from it."""

@@ -5,17 +5,18 @@ and forwards without decoding a chunk twice, so that memory stays at a few chunk
 """
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
 import zarr.storage
-from zarr.errors import ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError
+from zarr.errors import GroupNotFoundError, NodeTypeValidationError
 
 from dp_hub.errors import DataError
-from dp_hub.replay.chunks import missing_chunks, stored_names
+from dp_hub.replay.chunks import PlainChunks, missing_chunks, stored_names
 from dp_hub.replay.writer import ReplayWriter, write_replay, write_replay_zip
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
 MissingChunks = Literal["error", "fill"]
 _MARKERS = (".zgroup", "zarr.json")
 _BLOCK_BYTES = 4_000_000
+_CACHE_BYTES = 500_000
+# What codecs and stores raise on bytes that are not what they should be.
+_DECODING = (ValueError, RuntimeError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def open_replay(path: str | Path, *, missing: MissingChunks = "error") -> "ReplayBuffer":
@@ -65,11 +69,10 @@ class ReplayBuffer:
     ) -> None:
         self.path = path
         self.attrs: dict[str, Any] = dict(root.attrs)
-        self._arrays = _arrays_of(_child(root, "data", path), path)
+        self._arrays = _arrays_of(root, "data", names, path)
         if not self._arrays:
             raise DataError(f"{path} holds no arrays under data/")
-        meta = _child(root, "meta", path)
-        self._meta = _arrays_of(meta, path)
+        self._meta = _arrays_of(root, "meta", names, path)
         if "episode_ends" not in self._meta:
             raise DataError(
                 f"{path} has no meta/episode_ends",
@@ -83,8 +86,11 @@ class ReplayBuffer:
         self._check_lengths()
 
     def keys(self) -> list[str]:
-        """The names under data/, in the order of the store's listing; nested as ``a/b``."""
+        """The names under data/, sorted; nested ones as ``a/b``."""
         return list(self._arrays)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
 
     @property
     def n_episodes(self) -> int:
@@ -112,10 +118,27 @@ class ReplayBuffer:
         """
         return _decode(self._array(key), f"data/{key}", start, stop, self.path)
 
-    def episodes(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """All episodes in order, each a dict of ``(T, ...)`` arrays; every chunk decoded once."""
+    def episodes(
+        self, keys: Sequence[str] | None = None, *, compact: Collection[str] = ()
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """All episodes in order, each a dict of ``(T, ...)`` arrays; every chunk decoded once.
+
+        Args:
+            keys: which keys; default: all.
+            compact: float keys to give as uint8 wherever that changes no value (the published
+                PushT pictures are whole numbers in float32, four times the memory).
+        """
         chosen = self.keys() if keys is None else list(keys)
-        rows = {key: _Forward(self._array(key), f"data/{key}", self.path) for key in chosen}
+        rows = {
+            key: _Forward(
+                self._array(key),
+                f"data/{key}",
+                self.path,
+                compact=key in compact,
+                whole=f"data/{key}" not in self.filled,
+            )
+            for key in chosen
+        }
         start = 0
         for stop in self.episode_ends.tolist():
             yield {key: rows[key].take(start, stop) for key in chosen}
@@ -210,8 +233,11 @@ class ReplayBuffer:
 class _Forward:
     """Reads rows of one array forwards; keeps only the block it is in."""
 
-    def __init__(self, array: zarr.Array, name: str, path: Path) -> None:
-        self._array, self._name, self._path = array, name, path
+    def __init__(
+        self, array: zarr.Array, name: str, path: Path, *, compact: bool, whole: bool
+    ) -> None:
+        self._array, self._name, self._path, self._compact = array, name, path, compact
+        self._plain = PlainChunks(path, array) if whole and PlainChunks.is_plain(array) else None
         chunk = (array.shards or array.chunks)[0]
         row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
         self._block = chunk * max(1, _BLOCK_BYTES // (chunk * row_bytes))
@@ -233,18 +259,44 @@ class _Forward:
             self._rows = None  # freed before the next block is decoded
             self._first = row // self._block * self._block
             self._stop = min(self._first + self._block, self._array.shape[0])
-            self._rows = _decode(self._array, self._name, self._first, self._stop, self._path)
+            rows = self._read()
+            self._rows = _as_bytes(rows) if self._compact else rows
         return self._rows
+
+    def _read(self) -> np.ndarray:
+        first, stop = self._first, self._stop
+        if self._plain is None:
+            return _decode(self._array, self._name, first, stop, self._path)
+        try:
+            return self._plain.read(first, stop, reuse=self._compact)
+        except _DECODING as error:
+            raise _damaged(self._name, first, stop, self._path, error) from error
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """``rows`` as uint8, a new array; as a copy of ``rows`` if that would change a value."""
+    small = np.empty(rows.shape, np.uint8)
+    step = max(1, _CACHE_BYTES * len(rows) // rows.nbytes)
+    with np.errstate(invalid="ignore"):
+        for i in range(0, len(rows), step):  # piece by piece, to stay in the processor's cache
+            np.copyto(small[i : i + step], rows[i : i + step], casting="unsafe")
+            if not np.array_equal(small[i : i + step], rows[i : i + step]):
+                return rows.copy()
+    return small
 
 
 def _decode(array: zarr.Array, name: str, start: int, stop: int, path: Path) -> np.ndarray:
     try:
         return np.asarray(array[start:stop])
-    except (ValueError, RuntimeError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: rows {start}..{stop - 1} of {name} cannot be decoded: {error}",
-            hint="a chunk is damaged; copy the data again from where it came from",
-        ) from error
+    except _DECODING as error:
+        raise _damaged(name, start, stop, path, error) from error
+
+
+def _damaged(name: str, start: int, stop: int, path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: rows {start}..{stop - 1} of {name} cannot be decoded: {error}",
+        hint="a chunk is damaged; copy the data again from where it came from",
+    )
 
 
 def _group_prefix(path: Path, names: set[str]) -> str:
@@ -278,33 +330,22 @@ def _open_root(path: Path, prefix: str) -> zarr.Group:
         raise DataError(f"{path} is not a readable zarr group: {error}") from None
 
 
-def _child(root: zarr.Group, name: str, path: Path) -> zarr.Group:
-    try:
-        child = root[name]
-    except (KeyError, ArrayNotFoundError, GroupNotFoundError):
-        raise DataError(
-            f"{path} has no {name}/ group",
-            hint="a replay buffer has data/<key> arrays and meta/episode_ends",
-        ) from None
-    except ValueError as error:
-        raise _unreadable(name, path, error) from None
-    if not isinstance(child, zarr.Group):
-        raise DataError(f"{path}: {name} is an array, not a group")
-    return child
-
-
-def _arrays_of(group: zarr.Group, path: Path, prefix: str = "") -> dict[str, zarr.Array]:
-    """Every array below ``group``, nested ones under ``a/b``."""
+def _arrays_of(root: zarr.Group, name: str, names: set[str], path: Path) -> dict[str, zarr.Array]:
+    """Every array below the group ``name``, nested ones under ``a/b``."""
+    top = f"{root.path}/{name}/" if root.path else f"{name}/"
+    found = sorted(
+        stored[len(top) :].rpartition("/")[0]
+        for stored in names
+        if stored.startswith(top) and stored.endswith(("/.zarray", "/zarr.json"))
+    )
     arrays: dict[str, zarr.Array] = {}
-    try:
-        for name in sorted(group.keys()):
-            member = group[name]
-            if isinstance(member, zarr.Array):
-                arrays[prefix + name] = member
-            else:
-                arrays |= _arrays_of(member, path, f"{prefix}{name}/")
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(f"{group.path}/{name}", path, error) from None
+    for key in filter(None, found):
+        try:
+            member = root[f"{name}/{key}"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable(f"{name}/{key}", path, error) from None
+        if isinstance(member, zarr.Array):
+            arrays[key] = member
     return arrays
 
 

@@ -38,7 +38,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Kept:
-    """A checkpoint on the disk: its step, and its score where one was measured (higher is better)."""
+    """A checkpoint on the disk: its step and, where measured, its score (more is better)."""
 
     step: int
     score: float | None = None
@@ -92,7 +92,9 @@ def to_keep(kept: Sequence[Kept], *, last: int, best: int) -> list[Kept]:
 
 
 def delete_checkpoints(folder: Path, keep: Sequence[Kept]) -> None:
-    """Delete every checkpoint that is not kept."""
+    """Delete every checkpoint that is not kept, and drafts that a killed run left behind."""
+    for draft in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(draft)
     steps = {one.step for one in keep}
     for step in list_checkpoints(folder):
         if step not in steps:

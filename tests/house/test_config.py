@@ -6,6 +6,7 @@ import pytest
 
 from dp_hub.config import Config, build, read_yaml, with_overrides
 from dp_hub.errors import ConfigError
+from dp_hub.training.config import TrainConfig
 
 
 class Inner(Config):
@@ -48,3 +49,10 @@ def test_broken_yaml_names_the_file(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"broken\.yaml"):
         read_yaml(path)
+
+
+def test_key_inside_a_choice_of_kinds_is_named_as_it_was_written() -> None:
+    values = {"policy": {"denoiser": {"kind": "mlp", "widht": 8}}, "steps": 1}
+    with pytest.raises(ConfigError) as caught:
+        build(TrainConfig, values | {"dataset": "d", "out_dir": "o"}, where="a.yaml")
+    assert caught.value.message == "unknown key `policy.denoiser.widht` in a.yaml"

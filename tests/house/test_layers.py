@@ -18,7 +18,7 @@ LAYERS = {
     "rollout": 3,
     "cli": 4,
 }
-SAME_LAYER = {("sampling", "dataset")}
+SAME_LAYER = {("sampling", "dataset"), ("envs", "replay")}
 HEAVY = {"torch", "datasets", "diffusers", "accelerate", "pyarrow", "zarr", "pygame", "pymunk"}
 
 

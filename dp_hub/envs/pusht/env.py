@@ -1,6 +1,6 @@
 """PushT as a gymnasium environment, ``dp_hub/PushT-v0``."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -40,12 +40,10 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         render_mode: ``rgb_array`` or ``human`` (a window, 10 frames a second).
         image_px: size of image observations; the demonstrations have 96.
         render_px: size of the frames of ``render``, which show the last action as a red cross.
+        drawing: draws the frames; by default as the demonstrations' were.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        "render_modes": ["rgb_array", "human"],
-        "render_fps": CONTROL_HZ,
-    }
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": CONTROL_HZ}  # noqa: RUF012
 
     def __init__(
         self,
@@ -54,10 +52,11 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         render_mode: str | None = None,
         image_px: int = 96,
         render_px: int = 96,
+        drawing: PushTDrawing | None = None,
     ) -> None:
         if obs_type not in OBS_TYPES:
             raise ValueError(f"obs_type is {obs_type!r}, not one of {', '.join(OBS_TYPES)}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
+        if render_mode not in (None, "rgb_array", "human"):
             raise ValueError(f"render_mode is {render_mode!r}, not rgb_array or human")
         self.obs_type, self.render_mode = obs_type, render_mode
         self.image_px, self.render_px = image_px, render_px
@@ -65,7 +64,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         self.action_space = spaces.Box(0.0, float(TABLE_PX), (2,), np.float64)
         self.physics = PushTPhysics(count_contacts=True)
         self._last_action: np.ndarray | None = None
-        self._drawing: PushTDrawing | None = None
+        self._drawing = drawing
         self._window: Any = None
 
     def reset(
@@ -101,7 +100,7 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         done = coverage > SUCCESS_COVERAGE
         return self._observation(), reward, done, False, self._info(coverage)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The table and the last action: uint8 (render_px, render_px, 3), or on the screen."""
         if self.render_mode == "human":
             self._show(self._frame(TABLE_PX))

@@ -55,7 +55,8 @@ class PushTPhysics:
     def __init__(self, *, count_contacts: bool = False) -> None:
         """``count_contacts`` keeps ``contact_points`` up to date, for a few us a step."""
         self._counts_contacts = count_contacts
-        self.contact_points = 0  # summed over the physics steps of the last control period
+        self._contact_points = [0]
+        self._velocity = ffi.new("cpVect *")
         self._build()
         self.set_state((256.0, 400.0, 256.0, 300.0, 0.0))
 
@@ -64,23 +65,19 @@ class PushTPhysics:
         space.damping = 0  # Chipmunk drops all velocity every step: the block is quasi-static
         walls = [pymunk.Segment(space.static_body, a, b, _WALL_RADIUS_PX) for a, b in WALLS]
         space.add(*walls)
-        self.agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
-        self.agent.position = (256, 400)
-        space.add(self.agent, pymunk.Circle(self.agent, AGENT_RADIUS_PX))
+        agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
+        agent.position = (256, 400)
+        space.add(agent, pymunk.Circle(agent, AGENT_RADIUS_PX))
         bar, stem = _bar_vertices(), _stem_vertices()
         # LEGACY: the moment of the bar counted twice (never the stem's), kept for score parity.
-        moment = 2 * pymunk.moment_for_poly(1, bar)
-        self.block = pymunk.Body(1, moment)
-        self.block.center_of_gravity = T_CENTRE_OF_GRAVITY
-        space.add(self.block, pymunk.Poly(self.block, bar), pymunk.Poly(self.block, stem))
-        self.space = space
-        self._space, self._agent, self._block = space._space, self.agent._body, self.block._body
-        self._velocity = ffi.new("cpVect *")
+        block = pymunk.Body(1, 2 * pymunk.moment_for_poly(1, bar))
+        block.center_of_gravity = T_CENTRE_OF_GRAVITY
+        space.add(block, pymunk.Poly(block, bar), pymunk.Poly(block, stem))
         if self._counts_contacts:
-            space.on_collision(0, 0, post_solve=self._count_contacts)
-
-    def _count_contacts(self, arbiter: Any, space: Any, data: Any) -> None:
-        self.contact_points += lib.cpArbiterGetCount(arbiter._arbiter)
+            space.on_collision(0, 0, post_solve=_count_contacts, data=self._contact_points)
+        # Keep pymunk's objects only, never the C ones inside: those are freed with their owner,
+        # and a space that outlives its shapes crashes when it is freed itself.
+        self.space, self.agent, self.block = space, agent, block
 
     def reset(self, seed: int) -> None:
         """The original's start state of ``seed``, in its legacy order."""
@@ -112,21 +109,21 @@ class PushTPhysics:
         self.space.step(_DT_S)
         self.agent_x, self.agent_y = self.agent.position
         self.velocity_x, self.velocity_y = 0.0, 0.0
-        self.contact_points = 0
+        self._contact_points[0] = 0
 
     def step(self, target_x: float, target_y: float) -> None:
         """One control period (0.1 s): a PD controller pulls the agent towards the target, in px."""
         # The agent is kinematic: its motion is this arithmetic, in the original's order.
         x, y, vx, vy = self.agent_x, self.agent_y, self.velocity_x, self.velocity_y
-        velocity = self._velocity
-        self.contact_points = 0
+        space, agent, velocity = self.space._space, self.agent._body, self._velocity
+        self._contact_points[0] = 0
         for _ in range(_SUBSTEPS):
             vx += (_GAIN_P * (target_x - x) + _GAIN_V * (0 - vx)) * _DT_S
             vy += (_GAIN_P * (target_y - y) + _GAIN_V * (0 - vy)) * _DT_S
             velocity.x = vx
             velocity.y = vy
-            lib.cpBodySetVelocity(self._agent, velocity[0])
-            lib.cpSpaceStep(self._space, _DT_S)
+            lib.cpBodySetVelocity(agent, velocity[0])
+            lib.cpSpaceStep(space, _DT_S)
             x += vx * _DT_S
             y += vy * _DT_S
         self.agent_x, self.agent_y, self.velocity_x, self.velocity_y = x, y, vx, vy
@@ -138,10 +135,15 @@ class PushTPhysics:
         """
         return -(-self.contact_points // _SUBSTEPS)
 
+    @property
+    def contact_points(self) -> int:
+        """Summed over the physics steps of the last control period; needs ``count_contacts``."""
+        return self._contact_points[0]
+
     def block_pose(self) -> tuple[float, float, float]:
         """Block x, y in px and its raw angle in radians (not wrapped)."""
-        position = lib.cpBodyGetPosition(self._block)
-        return position.x, position.y, lib.cpBodyGetAngle(self._block)
+        position = lib.cpBodyGetPosition(self.block._body)
+        return position.x, position.y, lib.cpBodyGetAngle(self.block._body)
 
     def state(self) -> np.ndarray:
         """float64 (5,): agent x, y, block x, y, angle in [0, 2 pi)."""
@@ -151,6 +153,10 @@ class PushTPhysics:
     def coverage(self) -> float:
         """Share of the goal covered by the block, in [0, 1]."""
         return coverage_of(*self.block_pose())
+
+
+def _count_contacts(arbiter: Any, space: Any, total: list[int]) -> None:
+    total[0] += lib.cpArbiterGetCount(arbiter._arbiter)
 
 
 def start_state(seed: int) -> np.ndarray:

@@ -13,9 +13,9 @@ _WEIGHT_BITS = 11
 
 
 class Taps(NamedTuple):
-    """Where each output pixel of one axis reads: ``source[index[:, k]]`` weighted ``weight[:, k]``."""
+    """Where each pixel of an output axis reads: ``image[source[:, k]]`` times ``weight[:, k]``."""
 
-    index: np.ndarray  # int64 (out, 2)
+    source: np.ndarray  # int64 (out, 2)
     weight: np.ndarray  # int32 (out, 2), the rows add up to 2048
 
 
@@ -26,25 +26,25 @@ def taps(source_px: int, target_px: int) -> Taps:
     share = (centre - left).astype(np.float32)
     share[(left < 0) | (left >= source_px - 1)] = 0
     left = np.clip(left, 0, source_px - 1)
-    index = np.stack([left, np.minimum(left + 1, source_px - 1)], axis=1)
+    source = np.stack([left, np.minimum(left + 1, source_px - 1)], axis=1)
     weight = np.rint(np.stack([1 - share, share], axis=1) * 2**_WEIGHT_BITS).astype(np.int32)
-    return Taps(index, weight)
+    return Taps(source, weight)
 
 
 def resample(image: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     """The output pixels at ``rows`` x ``columns``.
 
     Args:
-        image: uint8 (H, W, C).
+        image: uint8 (H, W, C), or uint32 (H, W) holding four channels a pixel.
     Returns:
         uint8 (len(rows), len(columns), C), as ``cv2.resize`` with INTER_LINEAR computes them.
     """
-    n_rows, n_columns, channels = len(rows.index), len(columns.index), image.shape[2]
-    read = image[rows.index.reshape(-1, 1), columns.index.reshape(1, -1)].astype(np.int32)
-    read = read.reshape(2 * n_rows, n_columns, 2, channels)
+    n_rows, n_columns = len(rows.source), len(columns.source)
+    read = image[rows.source.reshape(-1, 1), columns.source.reshape(1, -1)]
+    read = read.view(np.uint8).reshape(2 * n_rows, n_columns, 2, -1).astype(np.int32)
     read *= columns.weight[:, :, None]
     across = (read[:, :, 0] + read[:, :, 1]) >> 4
-    across = across.reshape(n_rows, 2, n_columns, channels)
+    across = across.reshape(n_rows, 2, n_columns, -1)
     across *= rows.weight[:, :, None, None]
     across >>= 16
     return ((across[:, 0] + across[:, 1] + 2) >> 2).astype(np.uint8)

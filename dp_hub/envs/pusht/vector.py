@@ -31,7 +31,12 @@ class PushTVector:
     """
 
     def __init__(
-        self, n_envs: int, *, render_px: int | None = None, max_steps: int = MAX_EPISODE_STEPS
+        self,
+        n_envs: int,
+        *,
+        render_px: int | None = None,
+        max_steps: int = MAX_EPISODE_STEPS,
+        drawing: PushTDrawing | None = None,
     ) -> None:
         self.n_envs = n_envs
         self.render_px = render_px
@@ -39,7 +44,7 @@ class PushTVector:
         self.tables = [PushTPhysics() for _ in range(n_envs)]
         self.n_steps = np.zeros(n_envs, dtype=np.int64)
         self._coverage = np.zeros(n_envs)
-        self._drawing: PushTDrawing | None = None
+        self._drawing = drawing
         self._images = np.zeros((n_envs, render_px or 0, render_px or 0, 3), dtype=np.uint8)
 
     def reset(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
@@ -47,10 +52,14 @@ class PushTVector:
         if len(seeds) != self.n_envs:
             raise ValueError(f"{len(seeds)} seeds for {self.n_envs} tables")
         for i, seed in enumerate(seeds):
-            self.tables[i].reset(int(seed))
-            self._note(i)
-        self.n_steps[:] = 0
+            self.restart(i, int(seed))
         return self.observe()
+
+    def restart(self, i: int, seed: int) -> None:
+        """Start table ``i`` alone from the original's start state of ``seed``."""
+        self.tables[i].reset(seed)
+        self.n_steps[i] = 0
+        self._note(i)
 
     def step(
         self, actions: np.ndarray, active: np.ndarray | None = None

@@ -1,0 +1,210 @@
+"""Open a dataset, from a folder or the Hub, and read its columns as arrays.
+
+Any LeRobot v3.0 dataset will do, whether dp_hub wrote it or not. What training needs is checked at
+the door: a dataset that opens has its frames in the order its episode index says.
+"""
+
+import logging
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dp_hub.config import read_json
+from dp_hub.dataset.columns import DataFile, Feature, read_column
+from dp_hub.dataset.content import content_fingerprint, fingerprint_holds
+from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
+from dp_hub.dataset.frame_cache import CachedFrames, cache_root
+from dp_hub.dataset.frame_source import image_source, video_source
+from dp_hub.dataset.layout import check_frames, data_files, parse_features, read_info
+from dp_hub.errors import ConfigError, DataError
+
+__all__ = ["Dataset", "EpisodeIndex", "Feature", "open_dataset"]
+log = logging.getLogger(__name__)
+
+
+class Dataset:
+    """A dataset that was opened with :func:`open_dataset`.
+
+    Attributes:
+        root: its folder.
+        repo_id: its name on the Hub; None for a folder.
+        revision: the commit it was pulled at, 40 hex digits; None for a folder.
+        info: meta/info.json.
+        fps: frames per second.
+        features: by name.
+        episodes: start, stop, task and metadata of each episode.
+        provenance: meta/dp_hub.json; {} if dp_hub did not write the dataset.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        info: dict[str, Any],
+        episodes: EpisodeIndex,
+        files: list[DataFile],
+        provenance: dict[str, Any],
+        repo_id: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        self.root, self.repo_id, self.revision = root, repo_id, revision
+        self.info, self.episodes, self.provenance = info, episodes, provenance
+        self.fps = float(info["fps"])
+        self.features = parse_features(info["features"])
+        self._files = files
+        self._columns: dict[str, np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        name = f"{self.repo_id}@{self.revision}" if self.repo_id else self.root
+        return f"<Dataset {name}: {self.n_episodes} episodes, {self.n_frames} frames>"
+
+    @property
+    def n_frames(self) -> int:
+        """N, the frames of all episodes."""
+        return int(self.episodes.stops[-1])
+
+    @property
+    def n_episodes(self) -> int:
+        """E, the episodes."""
+        return len(self.episodes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the content, hex.
+
+        As written by dp_hub, if it still fits the episodes; else computed from all files, which is
+        remembered until one of them changes.
+        """
+        stored = self.provenance.get("fingerprint")
+        if stored is not None:
+            hashes = self.episodes.sha256
+            if fingerprint_holds(stored, self.features.values(), self.fps, hashes):
+                return stored
+            log.warning(
+                "%s was changed by another program: its stored fingerprint does not fit", self.root
+            )
+        return content_fingerprint(self.root, self.info)
+
+    def column(self, name: str) -> np.ndarray:
+        """A whole feature, read-only.
+
+        Numbers: contiguous, (N, n), or (N,) for a feature of shape [1]; in memory, read once.
+        Pictures: uint8 (N, H, W, C), a memory map of the frame cache, which the first call builds
+        (see :mod:`dp_hub.dataset.frame_cache`).
+
+        Raises:
+            DataError: no such feature, or its files are missing or damaged.
+        """
+        if name not in self._columns:
+            feature = self._feature(name)
+            if feature.is_visual:
+                self._columns[name] = self.cached_frames(name).open()
+            else:
+                self._columns[name] = read_column(self._files, feature)
+        return self._columns[name]
+
+    def cached_frames(self, name: str) -> CachedFrames:
+        """The cache of a picture feature, to verify or rebuild it."""
+        feature = self._feature(name)
+        if feature.dtype == "video":
+            source = video_source(self.root, self.info, self.episodes, feature)
+        elif feature.dtype == "image":
+            source = image_source(self.root, self._files, feature)
+        else:
+            raise DataError(f"{name} holds {feature.dtype} numbers, not pictures")
+        return CachedFrames(cache_root() / "frames" / self.fingerprint / f"{name}.npy", source)
+
+    def _feature(self, name: str) -> Feature:
+        if name not in self.features:
+            raise DataError(
+                f"{self.root} has no feature {name!r}",
+                hint=f"it has: {', '.join(self.features)}",
+            )
+        return self.features[name]
+
+
+def open_dataset(path_or_repo: str | Path, *, revision: str | None = None) -> Dataset:
+    """Open a LeRobot v3.0 dataset.
+
+    Args:
+        path_or_repo: a folder; if there is none of that name, ``user/name`` or ``user/name@rev``
+            on the Hub.
+        revision: tag, branch or commit of the Hub name.
+    Raises:
+        DataError: neither a folder nor a Hub name, not a dataset, or one whose files are missing,
+            damaged, out of order or contradict each other.
+        HubError: the Hub has no such dataset or revision.
+    """
+    root, repo_id, commit = _locate(path_or_repo, revision)
+    if not (root / "meta" / "info.json").is_file():
+        raise DataError(
+            f"{root} is not a dataset: it has no meta/info.json",
+            hint="give the folder that holds meta/ and data/; `dp-hub convert` makes one",
+        )
+    info = read_info(root)
+    features = parse_features(info["features"])
+    videos = [name for name, feature in features.items() if feature.dtype == "video"]
+    episodes = read_episode_index(root, videos)
+    _check_totals(root, info, episodes)
+    files = data_files(root, info, episodes)
+    check_frames(files, episodes, [name for name in features if name not in videos])
+    return Dataset(
+        root,
+        info=info,
+        episodes=episodes,
+        files=files,
+        provenance=_read_provenance(root),
+        repo_id=repo_id,
+        revision=commit,
+    )
+
+
+def _locate(path_or_repo: str | Path, revision: str | None) -> tuple[Path, str | None, str | None]:
+    """Folder, Hub name and commit."""
+    path = Path(path_or_repo).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise DataError(
+                f"{path} is a folder, which has no revision {revision!r}",
+                hint="revisions belong to names on the Hub",
+            )
+        return path, None, None
+    from dp_hub.hub import is_hub_name, pull
+
+    if isinstance(path_or_repo, Path) or not is_hub_name(path_or_repo):
+        raise DataError(
+            f"there is no folder {path_or_repo}, and it is not a name on the Hub",
+            hint="a name on the Hub looks like user/name or user/name@revision",
+        )
+    pulled = pull(path_or_repo, revision=revision, kind="dataset")
+    return pulled.path, pulled.repo_id, pulled.sha
+
+
+def _read_provenance(root: Path) -> dict[str, Any]:
+    path = root / "meta" / "dp_hub.json"
+    if not path.exists():
+        return {}
+    try:
+        provenance = read_json(path)
+    except ConfigError as error:
+        raise DataError(error.message) from None
+    fingerprint = provenance.get("fingerprint")
+    # It names a folder of the cache, so nothing but a hash may pass.
+    if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{64}", fingerprint):
+        raise DataError(f"{path} has the fingerprint {fingerprint!r}, not a sha256")
+    return provenance
+
+
+def _check_totals(root: Path, info: dict[str, Any], episodes: EpisodeIndex) -> None:
+    for key, found in (
+        ("total_episodes", len(episodes)),
+        ("total_frames", int(episodes.stops[-1])),
+    ):
+        if info[key] != found:
+            raise DataError(
+                f"{root}/meta/info.json says {key} is {info[key]}, meta/episodes has {found}",
+                hint="the dataset is not complete; copy or pull it again",
+            )

@@ -1,0 +1,125 @@
+"""What a folder is to be on the Hub: its own files, and a README.md that names the licence."""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dp_hub.errors import HubError
+from dp_hub.hub.cards import GENERATED, check_license, dataset_card, license_of, with_license
+from dp_hub.hub.kinds import Kind, belongs
+
+log = logging.getLogger(__name__)
+README = "README.md"
+PROVENANCE = "meta/dp_hub.json"
+INFO = "meta/info.json"
+Content = Path | bytes
+
+
+def gather(
+    folder: Path,
+    kind: Kind,
+    repo_id: str,
+    remote_readme: str | None,
+    *,
+    license: str | None,
+    ask: Callable[[], str] | None,
+) -> dict[str, Content]:
+    """What is to be on the Hub: the folder's own files, and a README.md that names the licence.
+
+    Raises:
+        HubError: a dataset with no licence or an unreadable meta/info.json.
+    """
+    contents: dict[str, Content] = {}
+    others = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if belongs(name, kind):
+            contents[name] = path
+        elif not name.startswith(".cache/"):
+            others.append(name)
+    if others:
+        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        log.info("%d files that are no part of a %s stay here: %s", len(others), kind, shown)
+    text = _utf8(folder / README) if README in contents else None
+    if kind == "dataset":
+        readme = _dataset_readme(contents, repo_id, text, remote_readme, license, ask)
+        contents[README] = readme
+    elif license is not None:
+        contents[README] = with_license(text or "", check_license(license)).encode()
+    return contents
+
+
+def fingerprint(provenance: Content | None) -> str | None:
+    """The dataset's content hash that meta/dp_hub.json records; None without one."""
+    return _recorded(provenance, "fingerprint")
+
+
+def format_version(contents: Mapping[str, Content]) -> str:
+    """The version of a dataset's layout, such as ``v3.0``.
+
+    Raises:
+        HubError: meta/info.json doesn't say.
+    """
+    return str(_info(contents[INFO])["codebase_version"])
+
+
+def _info(content: Content) -> dict[str, Any]:
+    try:
+        info = json.loads(_bytes(content))
+        if re.fullmatch(r"v[0-9]+\.[0-9]+", info["codebase_version"]):
+            return dict(info)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise HubError(f"{INFO} is not a dataset's: it must be JSON with a codebase_version like v3.0")
+
+
+def _dataset_readme(
+    contents: Mapping[str, Content],
+    repo_id: str,
+    text: str | None,
+    remote_text: str | None,
+    license: str | None,
+    ask: Callable[[], str] | None,
+) -> bytes:
+    """The README.md to send: the user's, the one written on the Hub, or one made here."""
+    info = _info(contents[INFO])
+    recorded = _recorded(contents.get(PROVENANCE), "license")
+    known = license or license_of(text) or recorded or license_of(remote_text)
+    if known is None and ask is not None:
+        known = ask()
+    if not known:
+        raise HubError(
+            f"no licence is known for {repo_id}; without one nobody may use the data",
+            hint="add --license, for example cc-by-4.0, cc0-1.0 or other",
+        )
+    check_license(known)
+    for written in (text, remote_text):
+        if written is not None:
+            if GENERATED in written:
+                break
+            return with_license(written, known).encode()
+    return dataset_card(repo_id, info, known).encode()
+
+
+def _recorded(provenance: Content | None, key: str) -> str | None:
+    if provenance is None:
+        return None
+    try:
+        found = json.loads(_bytes(provenance)).get(key)
+    except (ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) and found else None
+
+
+def _utf8(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise HubError(f"{path} is not UTF-8 text: {error.reason}") from None
+
+
+def _bytes(content: Content) -> bytes:
+    return content if isinstance(content, bytes) else content.read_bytes()

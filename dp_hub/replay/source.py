@@ -1,0 +1,47 @@
+"""What a converter is: a named format that describes a source and yields its episodes.
+
+A format is added by a class like this under the entry-point group ``dp_hub.converters``; checking,
+hashing, statistics, encoding and writing are the dataset writer's, once for all formats.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from dp_hub.replay.episode import Episode
+
+
+@dataclass(frozen=True)
+class Source:
+    """What there is to convert.
+
+    Args:
+        dtypes: numpy's name of the stored type, by key. Pictures stored as floats may come as
+            uint8 in the episodes, where that changes no value.
+        n_episodes: number of episodes, None if it cannot be told beforehand.
+        n_frames: number of steps over all episodes, likewise.
+        attrs: facts the source states; ``fps``, ``task`` and ``robot_type`` serve as defaults.
+        notes: things the user should know about what was read and how.
+    """
+
+    dtypes: Mapping[str, str]
+    n_episodes: int | None = None
+    n_frames: int | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Converter(Protocol):
+    """One source format. Made without arguments, or with the format's own options by keyword."""
+
+    name: str
+    summary: str
+
+    def describe(self, path: Path) -> Source:
+        """What is at ``path``. Raises DataError where it does not hold together."""
+        ...
+
+    def episodes(self, path: Path, *, drop: Collection[str] = ()) -> Iterator[Episode]:
+        """Its episodes in order, without the keys in ``drop``."""
+        ...

@@ -1,0 +1,134 @@
+"""Everything a training run is told, as one strict typed configuration."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo
+from pydantic import field_validator as check
+
+from dp_hub.config import Config
+from dp_hub.policies.config import DiffusionConfig
+from dp_hub.training.ema import EmaConfig
+from dp_hub.training.metrics import LoggerName
+
+Precision = Literal["auto", "no", "bf16"]
+
+
+class SplitConfig(Config):
+    """Which episodes train and which validate."""
+
+    val_ratio: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the episodes held out for the validation loss."""
+    seed: NonNegativeInt = 42
+    """Of the draw."""
+    max_train_episodes: PositiveInt | None = None
+    """Train on at most so many of the others."""
+
+
+class OptimizerConfig(Config):
+    """AdamW, and a learning rate that warms up linearly and falls to 0 along half a cosine."""
+
+    lr: PositiveFloat = 1e-4
+    """Highest learning rate."""
+    betas: tuple[float, float] = (0.95, 0.999)
+    """Of Adam's two averages."""
+    eps: PositiveFloat = 1e-8
+    """Of Adam's denominator."""
+    weight_decay: float = Field(default=1e-6, ge=0)
+    """Decoupled, on all weights."""
+    warmup_steps: NonNegativeInt = 500
+    """Optimiser steps."""
+    max_grad_norm: PositiveFloat | None = None
+    """Clip the gradient to this norm; none as the original."""
+
+
+class RolloutConfig(Config):
+    """Scores in simulation during training, on seeds kept apart from those a result is told of."""
+
+    every: NonNegativeInt = 0
+    """Optimiser steps between them; 0 for none."""
+    env: str = "pusht"
+    """Which simulator."""
+    episodes: PositiveInt = 20
+    """Per score."""
+    seed: NonNegativeInt = 200_000
+    """Of the first episode; results are reported from other seeds (100000 on)."""
+
+
+class TrainConfig(Config):
+    """A training run. The defaults are the paper's for PushT from state."""
+
+    dataset: str
+    """A dataset folder, or a name on the Hub, ``user/name[@revision]``."""
+    out_dir: str
+    """Where checkpoints, metrics and the policy go."""
+    policy: DiffusionConfig = DiffusionConfig()
+    """What is trained."""
+    split: SplitConfig = SplitConfig()
+    """Which episodes train and which validate."""
+    augment: Literal["pusht_mirror"] | None = None
+    """``pusht_mirror``: train on every episode's mirror image too (dp_hub.envs.pusht.symmetry)."""
+    batch_size: PositiveInt = 256
+    """Windows per process and network call."""
+    grad_accumulation: PositiveInt = 1
+    """Network calls per optimiser step."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW and its schedule."""
+    ema: EmaConfig | None = EmaConfig()
+    """Averaging of the weights that are evaluated and saved; null for none."""
+    mixed_precision: Precision = "no"
+    """bf16, no, or auto: whichever is faster here, tried for a moment at the start."""
+    seed: NonNegativeInt = 42
+    """Of the weights, the noise and the order of the data."""
+    cpu_threads: PositiveInt | None = None
+    """Threads per process on a CPU; null for OMP_NUM_THREADS, or else this machine's cores."""
+    log_every: PositiveInt = 100
+    """Optimiser steps between lines of the training log."""
+    eval_every: NonNegativeInt = 2000
+    """Optimiser steps between validations; 0 for the end only."""
+    save_every: NonNegativeInt = 5000
+    """Optimiser steps between checkpoints; 0 for the end only."""
+    keep_last: PositiveInt = 1
+    """Checkpoints kept because they are the newest."""
+    keep_best: NonNegativeInt = 1
+    """Checkpoints kept because their rollouts scored best, or else their validation loss."""
+    rollout: RolloutConfig = RolloutConfig()
+    """Scores in simulation on the way."""
+    loggers: tuple[LoggerName, ...] = ("tensorboard",)
+    """Besides metrics.jsonl: tensorboard, wandb, trackio."""
+    project: str = "dp_hub"
+    """The project's name at wandb or trackio."""
+    steps: PositiveInt | None = None
+    """Optimiser steps of the whole run."""
+    epochs: PositiveInt | None = None
+    """Passes over the training windows, instead of ``steps``."""
+    max_minutes: Annotated[PositiveFloat | None, Field(validate_default=True)] = None
+    """Minutes of training (evaluation left out) by which the run and its schedule end at last."""
+
+    @check("max_minutes")
+    @classmethod
+    def _has_an_end(cls, value: float | None, info: ValidationInfo) -> float | None:
+        limits = [info.data.get("steps"), info.data.get("epochs")]
+        if None not in limits:
+            raise ValueError("steps and epochs are both given; keep one")
+        if value is None and limits == [None, None]:
+            raise ValueError("the run needs an end: give steps, epochs or max_minutes")
+        return value
+
+
+MAY_CHANGE_ON_RESUME = {
+    "dataset",  # its content is compared instead
+    "out_dir",
+    "cpu_threads",
+    "mixed_precision",
+    "log_every",
+    "eval_every",
+    "save_every",
+    "keep_last",
+    "keep_best",
+    "rollout",
+    "loggers",
+    "project",
+    "steps",
+    "epochs",
+    "max_minutes",
+}

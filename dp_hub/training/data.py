@@ -1,0 +1,175 @@
+"""From a dataset and a configuration to batches, validation windows and a fitted normaliser."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from dp_hub.envs.pusht.symmetry import mirrored
+from dp_hub.errors import ConfigError
+from dp_hub.models.normalizer import Normalizer, fit_normalizer
+from dp_hub.policies.card import DatasetRecord
+from dp_hub.policies.config import DiffusionConfig
+from dp_hub.policies.diffusion import required_features
+from dp_hub.sampling import (
+    DeviceSampler,
+    WindowDataset,
+    WindowTable,
+    downsample_mask,
+    validation_mask,
+    window_table,
+)
+from dp_hub.training.config import SplitConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from dp_hub.dataset.reader import Dataset
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
+
+    Attributes:
+        record: which dataset it is.
+        features: width of every feature the policy reads or predicts.
+        normalizer: fitted on the training episodes.
+        batches: endless training batches on the device, at a position that can be stored.
+        train: the same windows, row by row.
+        val: the windows of the held-out episodes, or None.
+    """
+
+    record: DatasetRecord
+    features: dict[str, int]
+    normalizer: Normalizer
+    batches: DeviceSampler
+    train: WindowDataset
+    val: WindowDataset | None
+
+
+def training_data(
+    dataset: "Dataset",
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> TrainingData:
+    """Everything a run learns from.
+
+    Raises:
+        ConfigError: the dataset lacks a feature, holds it as images, or is too small.
+        DataError: values that cannot be learned from.
+    """
+    columns = _columns(dataset, config.policy)
+    stops = dataset.episodes.stops
+    train_mask, val_mask = split_episodes(len(stops), config.split)
+    if config.augment == "pusht_mirror":
+        columns, stops = _with_mirror(columns, stops)
+        train_mask = np.concatenate([train_mask, train_mask])
+        val_mask = np.concatenate([val_mask, np.zeros_like(val_mask)])
+    train = _windows(columns, stops, train_mask, config.policy)
+    batches = DeviceSampler(
+        columns,
+        train.table,
+        n_obs_steps=config.policy.n_obs_steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+        action_key=config.policy.action,
+        keys=[name for name in columns if name != config.policy.action],
+        rank=rank,
+        world_size=world_size,
+    )
+    return TrainingData(
+        record=dataset_record(dataset),
+        features={name: column.shape[1] for name, column in columns.items()},
+        normalizer=_fit(columns, stops, train_mask, config.policy),
+        batches=batches,
+        train=train,
+        val=_windows(columns, stops, val_mask, config.policy) if val_mask.any() else None,
+    )
+
+
+def split_episodes(n_episodes: int, config: SplitConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation episodes, bool (E,) each; they never overlap.
+
+    Unlike the original's, the validation episodes do not include those that
+    ``max_train_episodes`` leaves unused.
+    """
+    val = validation_mask(n_episodes, config.val_ratio, config.seed)
+    return downsample_mask(~val, config.max_train_episodes, config.seed), val
+
+
+def dataset_record(dataset: "Dataset") -> DatasetRecord:
+    """How a policy remembers its dataset."""
+    name = dataset.repo_id or Path(dataset.root).resolve().name
+    return DatasetRecord(name=name, fingerprint=dataset.fingerprint, commit=dataset.revision)
+
+
+def fixed_rows(windows: WindowDataset, most: int) -> np.ndarray:
+    """At most ``most`` rows, evenly spread over the windows, int64: always the same ones."""
+    n = min(most, len(windows))
+    return np.linspace(0, len(windows) - 1, n).round().astype(np.int64)
+
+
+def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, np.ndarray]:
+    columns = {}
+    for name in required_features(policy):
+        if name not in dataset.features:
+            raise ConfigError(
+                f"the dataset {dataset.root} has no feature {name}",
+                hint=f"it has: {', '.join(dataset.features)}",
+            )
+        if dataset.features[name].dtype in ("image", "video"):
+            raise ConfigError(
+                f"{name} holds images, which a low-dimensional policy cannot observe",
+                hint="set policy.observations to features of numbers",
+            )
+        column = dataset.column(name)
+        columns[name] = column[:, None] if column.ndim == 1 else column
+    return columns
+
+
+def _with_mirror(
+    columns: Mapping[str, np.ndarray], stops: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    twin = mirrored(columns)
+    doubled = {name: np.concatenate([column, twin[name]]) for name, column in columns.items()}
+    return doubled, np.concatenate([stops, stops + stops[-1]])
+
+
+def _windows(
+    columns: Mapping[str, np.ndarray],
+    stops: np.ndarray,
+    mask: np.ndarray,
+    policy: DiffusionConfig,
+) -> WindowDataset:
+    table: WindowTable = window_table(
+        stops,
+        policy.horizon,
+        pad_before=policy.n_obs_steps - 1,
+        pad_after=policy.n_action_steps - 1,
+        episode_mask=mask,
+    )
+    return WindowDataset(
+        columns,
+        table,
+        horizon=policy.horizon,
+        n_obs_steps=policy.n_obs_steps,
+        action_key=policy.action,
+        keys=[name for name in columns if name != policy.action],
+    )
+
+
+def _fit(
+    columns: Mapping[str, np.ndarray],
+    stops: np.ndarray,
+    mask: np.ndarray,
+    policy: DiffusionConfig,
+) -> Normalizer:
+    frames = np.repeat(mask, np.diff(stops, prepend=0))
+    modes = {name: policy.normalization for name in columns}
+    return fit_normalizer(columns, columns, frame_mask=frames, modes=modes)

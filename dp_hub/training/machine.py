@@ -1,0 +1,139 @@
+"""What depends on the machine: threads, the faster precision, and being asked to stop."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+
+def cpu_threads(environ: Mapping[str, str], *, cores: int, local_processes: int) -> int:
+    """Threads for one process that trains on the CPU.
+
+    ``accelerate launch`` sets OMP_NUM_THREADS to 1 unless told otherwise, which halves the speed
+    of a single process on two cores; so its 1 does not count, while a person's does.
+    """
+    asked, launched = environ.get("OMP_NUM_THREADS", ""), "ACCELERATE_MIXED_PRECISION" in environ
+    if asked.isdigit() and not (launched and asked == "1"):
+        return int(asked)
+    return max(1, cores // local_processes)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def join_processes(environ: Mapping[str, str]) -> PartialState:
+    """This process among those that train together, and its device.
+
+    Started by ``accelerate launch``, ``torchrun``, or alone.
+    """
+    asked_for_cpu = environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    # accelerate joins processes without an accelerator only where it is told that they have none.
+    process = PartialState(cpu=asked_for_cpu or not torch.accelerator.is_available())
+    if asked_for_cpu and "MASTER_ADDR" in environ and process.num_processes == 1:
+        log.warning(
+            "accelerate launch --cpu starts one process only, unless MPI is installed; "
+            "for several: torchrun --nproc_per_node N recipes/train.py ..."
+        )
+    return process
+
+
+def new_accelerator(mixed_precision: str, grad_accumulation: int) -> Accelerator:
+    """An Accelerator that does not inherit the settings of an earlier run in this process."""
+    # accelerate keeps them in singletons and refuses a second run with another precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    GradientState._reset_state()
+    return Accelerator(
+        cpu=PartialState().device.type == "cpu",
+        mixed_precision=mixed_precision,
+        gradient_accumulation_steps=grad_accumulation,
+    )
+
+
+def faster_precision(policy: nn.Module, batch: Mapping[str, Tensor], device: torch.device) -> str:
+    """``bf16`` if a training step of the network is faster with it on this machine, else ``no``.
+
+    Tries both for a moment. Weights, gradients and random states are left as they were.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        full = _seconds(lambda: _step(policy, batch, device, bf16=False), device)
+        half = _seconds(lambda: _step(policy, batch, device, bf16=True), device)
+    policy.zero_grad(set_to_none=True)
+    chosen = "bf16" if half < full else "no"
+    log.info(
+        "precision %s: forward and backward take %.1f ms in fp32, %.1f ms in bf16",
+        chosen,
+        1000 * full,
+        1000 * half,
+    )
+    return chosen
+
+
+def _step(
+    policy: nn.Module, batch: Mapping[str, Tensor], device: torch.device, *, bf16: bool
+) -> None:
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        loss = policy(batch)
+    loss.backward()
+
+
+def _seconds(run: Callable[[], None], device: torch.device, repeats: int = 5) -> float:
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@dataclass
+class StopRequest:
+    """Whether someone asked the run to stop."""
+
+    received: str | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM into a request, so that a run can end in order.
+
+    Another Ctrl-C, later than two seconds after, interrupts at once; launchers of several
+    processes repeat a signal sooner than that.
+    """
+    request = StopRequest()
+    first = time.monotonic()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if request.received is not None:
+            if number == signal.SIGINT and time.monotonic() - first > 2.0:
+                raise KeyboardInterrupt
+            return
+        first = time.monotonic()
+        request.received = signal.Signals(number).name
+        log.warning("%s: finishing this step and saving", request.received)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, receive) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

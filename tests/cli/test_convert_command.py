@@ -1,0 +1,102 @@
+"""``dp-hub convert`` and ``dp-hub export`` as a person types them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def dp_hub(*arguments, **options):
+    command = [sys.executable, "-m", "dp_hub.cli.main", *map(str, arguments)]
+    code = "from dp_hub.cli.main import main; main()"
+    command[1:3] = ["-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, pusht_first5_zip):
+    folder = tmp_path_factory.mktemp("cli")
+    return folder, dp_hub(
+        "convert", "zarr", pusht_first5_zip, "--to", folder / "ds",
+        "--map", "n_contacts=contacts", "--task", "Push the T.", "--robot", "pusht",
+    )  # fmt: skip
+
+
+def test_summary_names_counts_mapping_and_what_to_do_next(converted):
+    folder, done = converted
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "5 episodes, 738 frames at 10 Hz" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["img", "observation.image", "image", "(webp)", "96x96x3"] in lines
+    assert ["n_contacts", "contacts", "float32", "1"] in lines
+    assert "Push the T." in done.stdout
+    assert f"next: dp-hub push {folder / 'ds'} USER/NAME" in done.stdout
+
+
+def test_export_command_lists_keys_as_in_the_source(converted):
+    folder, _ = converted
+    done = dp_hub("export", "zarr", folder / "ds", "--to", folder / "out.zarr.zip")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "data/keypoint  float32  9x2" in done.stdout
+    assert (folder / "out.zarr.zip").is_file()
+
+
+def test_existing_target_is_two_lines_on_stderr(converted, pusht_first5_zip):
+    folder, _ = converted
+    done = dp_hub("convert", "zarr", pusht_first5_zip, "--to", folder / "ds")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {folder / 'ds'} already exists\n\nhint: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--map", "state"], "is not KEY=FEATURE"),
+        (["--map", "state=a", "--map", "state=b"], "names state twice"),
+        (["--drop", "stat"], "did you mean `state`?"),
+        (["--missing-chunks", "maybe"], "it is `error` or `fill`"),
+    ],
+)
+def test_wrong_options_say_what_is_wrong(tmp_path, pusht_first5_zip, arguments, message):
+    done = dp_hub("convert", "zarr", pusht_first5_zip, "--to", tmp_path / "ds", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_buffer_with_a_missing_chunk_is_refused(tmp_path, shared_data):
+    source = shared_data / "samples/blockpush/multimodal_push_seed.zarr"
+    done = dp_hub("convert", "zarr", source, "--to", tmp_path / "ds")
+    assert done.returncode == 1
+    assert "data/obs has no chunk 0.0" in done.stderr
+    filled = dp_hub("convert", "zarr", source, "--to", tmp_path / "ds", "--missing-chunks", "fill")
+    assert filled.returncode == 0
+    assert "note: data/obs: 1 chunks are not stored, read as fill" in filled.stdout
+
+
+def test_help_lists_the_installed_formats():
+    done = dp_hub("convert", "--help")
+    assert "installed: zarr" in done.stdout
+
+
+def test_interrupt_leaves_nothing_at_the_target(tmp_path, pusht_zip):
+    code = "from dp_hub.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "convert", "zarr", str(pusht_zip)]
+    process = subprocess.Popen(
+        [*command, "--to", str(tmp_path / "ds")], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".ds.*.partial/data/*/*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert list(tmp_path.iterdir()) == []

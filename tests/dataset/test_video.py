@@ -1,0 +1,86 @@
+"""Videos: right frames at the right times, and a wrong one noticed."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dp_hub.dataset.convert import convert
+from dp_hub.dataset.episodes_io import open_folder, read_episodes
+from dp_hub.dataset.video import VideoShards, check_video
+from dp_hub.errors import DataError
+from dp_hub.replay.buffer import open_replay
+
+
+def moving(n, size=64, start=0):
+    """A bright bar that moves 2 px a frame: each frame unlike its neighbours."""
+    frames = np.full((n, size, size, 3), 40, np.uint8)
+    for i in range(n):
+        at = (start + 2 * i) % (size - 8)
+        frames[i, :, at : at + 8] = (220, 200, 60)
+    return frames
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_real_pictures_come_back_in_order_from_video(tmp_path, pusht_first5_zip, codec):
+    done = convert("zarr", pusht_first5_zip, tmp_path / "ds", images="video", codec=codec)
+    assert done.written.worst_video_db > 30
+    folder = open_folder(tmp_path / "ds")
+    image = [c for c in folder.columns if c.is_visual]
+    pictures = [arrays["img"] for _, arrays in read_episodes(folder, image)]
+    source = [e["img"] for e in open_replay(pusht_first5_zip).episodes(["img"])]
+    assert len(pictures) == 5
+    for decoded, recorded in zip(pictures, source, strict=True):
+        error = np.square(decoded.astype(float) - recorded).mean(axis=(1, 2, 3))
+        assert 10 * np.log10(255**2 / error.max()) > 30
+
+
+def test_video_locations_and_info_are_lerobots(tmp_path, pusht_first5_zip):
+    convert("zarr", pusht_first5_zip, tmp_path / "ds", images="video")
+    table = pq.read_table(tmp_path / "ds/meta/episodes/chunk-000/file-000.parquet")
+    name = "videos/observation.image"
+    ends = table["dataset_to_index"].to_numpy() / 10
+    np.testing.assert_allclose(table[f"{name}/to_timestamp"].to_numpy(), ends)
+    np.testing.assert_allclose(table[f"{name}/from_timestamp"].to_numpy()[1:], ends[:-1])
+    assert table[f"{name}/file_index"].to_pylist() == [0] * 5
+    info = json.loads((tmp_path / "ds/meta/info.json").read_text())
+    assert info["features"]["observation.image"]["dtype"] == "video"
+    assert info["features"]["observation.image"]["info"]["video.codec"] == "h264"
+    assert info["video_path"].startswith("videos/{video_key}/")
+    columns = pq.read_schema(tmp_path / "ds/data/chunk-000/file-000.parquet").names
+    assert "observation.image" not in columns
+
+
+def test_files_roll_over_and_times_start_again(tmp_path):
+    shards = VideoShards(tmp_path, "cam", fps=10, codec="h264", limit_bytes=1)
+    places = [shards.write(moving(5, start=7 * i)) for i in range(3)]
+    shards.close()
+    # What the muxer has flushed decides, so only a lower bound on the number of files is sure.
+    assert places[0][2:] == (0.0, 0.5)
+    assert places[-1][1] == len(list(tmp_path.rglob("*.mp4"))) - 1
+    for number, (_, file, start, stop) in enumerate(places):
+        before = [p for p in places[:number] if p[1] == file]
+        assert start == pytest.approx(0.5 * len(before))
+        assert stop == pytest.approx(start + 0.5)
+
+
+def test_swapped_frame_is_noticed(tmp_path):
+    shards = VideoShards(tmp_path, "cam", fps=10, codec="h264")
+    frames = moving(20)
+    shards.write(frames)
+    shards.close()
+    (path,) = tmp_path.rglob("*.mp4")
+    assert check_video(path, {6: frames[6]}, 20, Fraction(10)) > 25
+    with pytest.raises(DataError, match=r"frame 6 .* comes back as frame 7"):
+        check_video(path, {6: frames[7]}, 20, Fraction(10))
+    with pytest.raises(DataError, match="holds 20 frames instead of 21"):
+        check_video(path, {6: frames[6]}, 21, Fraction(10))
+
+
+def test_fractional_rate_keeps_frames_on_the_grid(tmp_path):
+    shards = VideoShards(tmp_path, "cam", fps=30000 / 1001, codec="h264")
+    shards.write(moving(40))
+    shards.close()
+    assert shards.worst_db > 25

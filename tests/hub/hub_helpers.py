@@ -1,0 +1,39 @@
+"""What the Hub's tests share."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dp_hub.hub import LocalHub
+
+
+def client_command(*words: str, code: str | None = None) -> list[str]:
+    program = code or "from dp_hub.cli.main import main; main()"
+    return [sys.executable, "-c", program, *words]
+
+
+def client_env(hub: LocalHub, home: Path, **env: str) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    return {**clean, **hub.env, "HF_HOME": str(home), "OMP_NUM_THREADS": "1", **env}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def become_client(monkeypatch: pytest.MonkeyPatch, hub: LocalHub, home: Path) -> None:
+    """Point this process at ``hub``. huggingface_hub may have been imported long before."""
+    from huggingface_hub import constants
+
+    for key, value in hub.env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))

@@ -1,0 +1,154 @@
+"""Other processes as clients: the command line, `datasets`, and pushes that are killed."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_helpers import client_command, client_env, files_of
+
+from dp_hub.errors import HubError
+from dp_hub.hub import LocalHub, pull, push
+from dp_hub.hub.client import connect
+
+MakeDataset = Callable[..., Path]
+RunClient = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_the_commands_push_and_pull(
+    hub: LocalHub, make_dataset: MakeDataset, run_client: RunClient, tmp_path: Path
+) -> None:
+    folder = make_dataset("data", license=None)
+    refused = run_client("push", "data", "me/pusht")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "no licence is known" in refused.stderr and "--license" in refused.stderr
+    pushed = run_client("push", "data", "me/pusht", "--license", "cc0-1.0", "--message", "first")
+    assert pushed.returncode == 0, pushed.stderr
+    name, commit, url = pushed.stdout.splitlines()
+    sha = commit.removeprefix("commit ")
+    assert name == "me/pusht@data-v1"
+    assert url == f"{hub.endpoint}/datasets/me/pusht/tree/data-v1"
+    again = run_client("push", "data", "me/pusht")
+    assert again.stdout == pushed.stdout and "nothing to push" in again.stderr
+    pulled = run_client("pull", "me/pusht@data-v1", "--to", "back")
+    assert pulled.stdout.splitlines() == [f"me/pusht@{sha}", str(tmp_path / "back")]
+    after = files_of(tmp_path / "back")
+    assert b"license: cc0-1.0" in after.pop("README.md")
+    assert after == files_of(folder)
+    cached = run_client("pull", "me/pusht", "--kind", "dataset")
+    assert files_of(Path(cached.stdout.splitlines()[1])).keys() == after.keys() | {"README.md"}
+    for run in (refused, pushed, again, pulled, cached):
+        assert hub.token not in run.stdout + run.stderr
+        assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "said"),
+    [
+        (["pull", "pusht"], {}, "'pusht' is not the name"),
+        (["pull", "me/nothing"], {}, "no dataset or policy me/nothing"),
+        (["push", "nowhere", "me/x"], {}, "no folder at nowhere"),
+        (["push", "policy", "you/x"], {}, "me may not write to you/"),
+        (["push", "policy", "me/x"], {"HF_TOKEN": ""}, "there is no token to push"),
+        (["push", "policy", "me/x"], {"HF_TOKEN": "hf_no"}, "does not know the token"),
+        (["pull", "me/x"], {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+        (["pull", "me/x"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, "can't be reached"),
+    ],
+)
+def test_every_refusal_is_a_sentence_and_a_hint(
+    policy: Path, run_client: RunClient, words: list[str], env: dict[str, str], said: str
+) -> None:
+    run = run_client(*words, **env)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert f"error: {said}" in run.stderr or said in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "hint:" in run.stderr or "no folder" in said or "may not write" in said
+
+
+def test_xet_is_off_for_other_hubs_even_when_the_library_came_first(
+    policy: Path, run_client: RunClient
+) -> None:
+    for first in ("", "import huggingface_hub.utils; "):
+        code = (
+            f"{first}from dp_hub.hub import push; "
+            "print(push('policy', 'me/p').sha); "
+            "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_XET)"
+        )
+        run = run_client(code="import os; del os.environ['HF_HUB_DISABLE_XET']; " + code)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.splitlines()[-1] == "True"
+
+
+def test_the_datasets_library_loads_and_streams_each_version(
+    hub: LocalHub, make_dataset: MakeDataset, run_client: RunClient
+) -> None:
+    push(make_dataset("old", n_files=2, n_rows=40), "me/pusht")
+    push(make_dataset("new", seed=1, n_rows=30), "me/pusht")
+    code = """
+import json
+from datasets import load_dataset
+answer = {}
+for revision in ("data-v1", "data-v2"):
+    table = load_dataset("me/pusht", revision=revision, split="train")
+    stream = load_dataset("me/pusht", revision=revision, split="train", streaming=True)
+    rows = list(stream)
+    assert [row["index"] for row in rows] == table["index"][:]
+    answer[revision] = [len(table), sum(row["action"][0] for row in rows)]
+print(json.dumps(answer))
+"""
+    run = run_client(code=code)
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout.splitlines()[-1])
+    assert (answer["data-v1"][0], answer["data-v2"][0]) == (80, 30)
+    assert answer["data-v1"][1] != answer["data-v2"][1]
+
+
+def test_a_dataset_that_the_datasets_library_pushed_can_be_listed_and_loaded(
+    hub: LocalHub, run_client: RunClient
+) -> None:
+    code = """
+from datasets import Dataset, load_dataset
+Dataset.from_dict({"a": list(range(100))}).push_to_hub("me/plain")
+print(sum(load_dataset("me/plain", split="train")["a"]))
+"""
+    run = run_client(code=code)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "4950"
+    with pytest.raises(HubError, match="is no dataset"):
+        pull("me/plain")
+
+
+@pytest.mark.parametrize("moment", ["objects arrive", "objects have arrived"])
+def test_a_push_killed_in_the_middle_leaves_the_old_version(
+    hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path, moment: str
+) -> None:
+    old = push(make_dataset("old"), "me/pusht")
+    new = make_dataset("new", seed=1, n_files=3, n_rows=500_000)
+    objects = tmp_path / "server/repos/datasets/me/pusht/objects"
+    before = len(list(objects.glob("??/*")))
+    wanted = 0 if moment == "objects arrive" else 2
+    process = subprocess.Popen(
+        client_command("push", str(new), "me/pusht"),
+        env=client_env(hub, tmp_path / "client"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        arrived = len(list(objects.glob("??/*"))) - before
+        if arrived >= wanted and any((objects / "incoming").glob("*")):
+            break
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -9
+    api = connect()
+    assert api.repo_info("me/pusht", repo_type="dataset").sha == old.sha
+    assert pull("me/pusht").sha == old.sha
+    again = push(new, "me/pusht")
+    assert again.tag == "data-v2"
+    after = files_of(pull("me/pusht@data-v2", to=tmp_path / "back").path)
+    del after["README.md"]
+    assert after == files_of(new)
+    assert not list((objects / "incoming").iterdir())

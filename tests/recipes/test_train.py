@@ -1,0 +1,268 @@
+"""The training recipe: it learns, continues exactly, stops in order, and says what is wrong."""
+
+import json
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from dp_hub_recipes.train import main, train
+from safetensors.torch import load_file
+
+from dp_hub.config import build
+from dp_hub.dataset.convert import convert
+from dp_hub.errors import ConfigError, PolicyError
+from dp_hub.policies.saving import load_policy, read_record
+from dp_hub.training.config import TrainConfig
+from dp_hub.training.metrics import JsonLines
+
+
+def demonstrations(n_episodes=8, seed=0, fingerprint="f" * 64):
+    """What a run reads of a dataset: an agent that walks towards a target it sees."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(20, 40, n_episodes)
+    targets = np.repeat(generator.uniform(100, 400, (n_episodes, 2)), lengths, axis=0)
+    steps = np.concatenate([np.arange(length) for length in lengths])[:, None]
+    action = targets + 100 * np.exp(-steps / 10) + generator.normal(0, 2, targets.shape)
+    state = np.concatenate([action + 5, targets, steps], axis=1)
+    columns = {"observation.state": state.astype("f4"), "action": action.astype("f4")}
+    return SimpleNamespace(
+        root="demos",
+        repo_id=None,
+        revision=None,
+        fingerprint=fingerprint,
+        features={
+            name: SimpleNamespace(dtype="float32", shape=column.shape[1:])
+            for name, column in columns.items()
+        },
+        episodes=SimpleNamespace(stops=np.cumsum(lengths)),
+        column=columns.__getitem__,
+    )
+
+
+def configuration(out_dir, **changes):
+    values = {
+        "dataset": "demos",
+        "out_dir": str(out_dir),
+        "policy": {
+            "observations": ["observation.state"],
+            "denoiser": {"kind": "mlp", "width": 16, "depth": 1, "dropout": 0.1},
+            "objective": {"kind": "flow_matching", "num_inference_steps": 2},
+        },
+        "split": {"val_ratio": 0.2},
+        "batch_size": 32,
+        "steps": 20,
+        "optimizer": {"lr": 1e-3, "warmup_steps": 3},
+        "cpu_threads": 1,
+        "log_every": 5,
+        "eval_every": 7,
+        "save_every": 0,
+        "loggers": [],
+    }
+    return build(TrainConfig, values | changes, where="the test")
+
+
+def everything(out_dir):
+    """All tensors and numbers of the newest checkpoint, but for the clock."""
+    path = max((out_dir / "checkpoints").iterdir())
+    tensors = {}
+    for file in sorted(path.glob("*.safetensors")):
+        tensors |= {f"{file.stem}/{name}": value for name, value in load_file(file).items()}
+    state = json.loads((path / "state.json").read_text())
+    for key in ("elapsed_s", "config", "kept"):
+        state.pop(key)
+    return tensors, state
+
+
+def assert_same_run(one, other):
+    (tensors, state), (others, other_state) = everything(one), everything(other)
+    assert len(tensors) > 30 and tensors.keys() == others.keys()
+    for name, value in tensors.items():
+        assert torch.equal(value, others[name]), name
+    assert state == other_state
+
+
+@pytest.mark.parametrize("changes", [{}, {"grad_accumulation": 2}, {"mixed_precision": "bf16"}])
+def test_resumed_run_equals_one_without_a_break(tmp_path, changes):
+    train(configuration(tmp_path / "straight", **changes), demonstrations())
+    part = configuration(tmp_path / "broken", save_every=10, keep_last=9, **changes)
+    train(part, demonstrations())
+    # As if it had been killed after its checkpoint at step 10.
+    killed = tmp_path / "broken" / "checkpoints"
+    for path in killed.iterdir():
+        if path.name != "step_00000010":
+            path.rename(tmp_path / path.name)
+    torch.manual_seed(999)
+    train(configuration(tmp_path / "broken", **changes), demonstrations(), resume=True)
+    tensors, _ = everything(tmp_path / "straight")
+    assert tensors["optimizer/0.step"] == 20  # one per optimiser step, also with accumulation
+    assert_same_run(tmp_path / "straight", tmp_path / "broken")
+    one, other = (
+        load_file(tmp_path / name / "policy" / "model.safetensors")
+        for name in ("straight", "broken")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_interrupted_run_saves_and_continues_exactly(tmp_path, caplog):
+    train(configuration(tmp_path / "straight", steps=400), demonstrations())
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    stopped = train(configuration(tmp_path / "broken", steps=400), demonstrations())
+    timer.join()
+    assert 0 < stopped.step < 400
+    assert "--resume continues" in caplog.text
+    assert not (tmp_path / "broken" / "policy").exists()
+    train(configuration(tmp_path / "broken", steps=400), demonstrations(), resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_evaluating_more_often_changes_nothing(tmp_path):
+    for name, every in (("rarely", 0), ("often", 1)):
+        config = configuration(tmp_path / name, eval_every=every, log_every=every or 9)
+        train(config, demonstrations())
+    assert_same_run(tmp_path / "rarely", tmp_path / "often")
+
+
+def test_run_learns_and_leaves_a_policy_with_averaged_weights(tmp_path, capsys):
+    config = configuration(
+        tmp_path, steps=150, eval_every=30, optimizer={"lr": 1e-2, "warmup_steps": 3}
+    )
+    run = train(config, demonstrations(), command="python recipes/train.py x.yaml")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["val/loss"] for line in lines if "val/loss" in line]
+    errors = [line["train/action_mse"] for line in lines if "val/loss" in line]
+    assert len(losses) == 5 and losses[-1] < 0.8 * losses[0]
+    assert errors[-1] < 0.75 * errors[0]
+    assert max(line["train/lr"] for line in lines if "train/lr" in line) <= 1e-2
+    policy = load_policy(tmp_path / "policy")
+    averaged = run.ema.model.state_dict()
+    assert all(torch.equal(value, averaged[name]) for name, value in policy.state_dict().items())
+    assert not torch.equal(policy.denoiser.leave.weight, run.policy.denoiser.leave.weight)
+    assert read_record(tmp_path / "policy").dataset.fingerprint == "f" * 64
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert "optimiser steps | 150" in card and "python recipes/train.py x.yaml" in card
+    assert capsys.readouterr().out.strip() == str(tmp_path / "policy")
+
+
+def test_normaliser_is_fitted_on_the_training_episodes_only(tmp_path):
+    dataset = demonstrations()
+    stops = dataset.episodes.stops
+    held_out = np.random.default_rng(42).choice(8, size=2, replace=False)
+    dataset.column("action")[stops[held_out[0]] - 1] = 1e6
+    train(configuration(tmp_path), dataset)
+    assert load_policy(tmp_path / "policy").normalizer["action"].max.max() < 1000
+
+
+def test_newest_and_best_checkpoints_are_kept(tmp_path):
+    train(configuration(tmp_path, save_every=5, eval_every=5, keep_best=1), demonstrations())
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    by_loss = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
+    best = min(by_loss, key=by_loss.get)
+    assert kept == sorted({f"step_{best:08d}", "step_00000020"})
+
+
+def test_run_limited_by_minutes_ends_in_time_with_a_falling_rate(tmp_path):
+    config = configuration(tmp_path, steps=None, max_minutes=0.02, log_every=1)
+    run = train(config, demonstrations())
+    assert 1.2 <= run.stopwatch.elapsed_s < 2.5
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["train/lr"] for line in lines if "train/lr" in line]
+    assert rates[-1] < 0.02 * max(rates)
+
+
+def test_loss_that_is_not_a_number_stops_with_advice_and_is_not_saved(tmp_path):
+    config = configuration(tmp_path, optimizer={"lr": 1e30, "warmup_steps": 0}, save_every=1)
+    with pytest.raises(PolicyError, match="the loss became") as caught:
+        train(config, demonstrations())
+    assert "lower optimizer.lr" in caught.value.hint
+    for path in (tmp_path / "checkpoints").glob("*/model.safetensors"):
+        assert all(torch.isfinite(value).all() for value in load_file(path).values())
+
+
+def test_second_run_into_the_same_folder_is_refused(tmp_path):
+    train(configuration(tmp_path), demonstrations())
+    with pytest.raises(ConfigError, match="already holds a run, at step 20"):
+        train(configuration(tmp_path), demonstrations())
+
+
+def test_resume_without_a_checkpoint_begins(tmp_path):
+    assert train(configuration(tmp_path), demonstrations(), resume=True).step == 20
+
+
+def test_resume_with_other_settings_names_the_setting(tmp_path):
+    train(configuration(tmp_path, steps=5), demonstrations())
+    with pytest.raises(ConfigError, match="`batch_size` changed from 32 to 16"):
+        train(configuration(tmp_path, batch_size=16), demonstrations(), resume=True)
+
+
+def test_resume_on_other_data_is_refused(tmp_path):
+    train(configuration(tmp_path, steps=5), demonstrations())
+    with pytest.raises(ConfigError, match="trained on other data"):
+        train(configuration(tmp_path), demonstrations(fingerprint="0" * 64), resume=True)
+
+
+def test_finished_run_can_be_continued_with_more_steps(tmp_path):
+    train(configuration(tmp_path, steps=5), demonstrations())
+    assert train(configuration(tmp_path, steps=8), demonstrations(), resume=True).step == 8
+
+
+def test_feature_that_the_dataset_lacks_is_named_with_those_it_has(tmp_path):
+    policy = {"observations": ["observation.touch"], "denoiser": {"kind": "mlp"}}
+    with pytest.raises(ConfigError, match=r"no feature observation\.touch") as caught:
+        train(configuration(tmp_path, policy=policy), demonstrations())
+    assert caught.value.hint == "it has: observation.state, action"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no configuration was given"),
+        (["nowhere.yaml"], "no configuration file at nowhere.yaml"),
+        (
+            ["recipes/configs/debug.yaml", "--stepz", "3"],
+            "key `stepz`.*did you mean `steps`",
+        ),
+    ],
+)
+def test_mistakes_on_the_command_line_are_two_lines_and_status_1(arguments, message, capsys):
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert re.search(message, printed, re.DOTALL) and "Traceback" not in printed
+
+
+def test_metrics_of_a_resumed_run_hold_each_step_once(tmp_path):
+    train(configuration(tmp_path, steps=10), demonstrations())
+    JsonLines(tmp_path / "metrics.jsonl", resumed_step=10).log(17, {"train/loss": 1.0})
+    train(configuration(tmp_path, steps=20), demonstrations(), resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "train/loss" in line]
+    assert steps == [5, 10, 15, 20]
+
+
+def test_command_trains_on_real_demonstrations_and_the_policy_acts(
+    pusht_first5_zip, tmp_path, capsys
+):
+    convert("zarr", pusht_first5_zip, tmp_path / "pusht", drop=["img"])
+    arguments = ["--dataset", str(tmp_path / "pusht"), "--out_dir", str(tmp_path / "run")]
+    debug = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "debug.yaml"
+    arguments += ["--steps=30", "--rollout.every=20", "--rollout.episodes=2"]
+    assert main([str(debug), *arguments, "--resume"]) == 0
+    policy = load_policy(capsys.readouterr().out.strip())
+    state = torch.tensor([200.0, 300, 250, 250, 0.5]).expand(1, 2, 5)
+    keypoints = torch.full((1, 2, 18), 250.0)
+    obs = {"observation.state": state, "observation.environment_state": keypoints}
+    assert policy.predict_action(obs)["action"].shape == (1, 8, 2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    scored = [line for line in lines if "rollout/mean_max_reward" in line]
+    assert [line["step"] for line in scored] == [20, 30]
+    assert all(0 <= line["rollout/mean_max_reward"] <= 1 for line in scored)
+    record = read_record(tmp_path / "run" / "policy")
+    assert record.dataset.name == "pusht" and len(record.dataset.fingerprint) == 64
+    assert record.features["observation.environment_state"] == 18
