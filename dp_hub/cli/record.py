@@ -58,7 +58,7 @@ def _expert(to: Path, episodes: int, seed: int, images: bool, workers: int) -> N
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
     from rich.progress import TimeRemainingColumn as Remaining
 
-    from dp_hub.envs.pusht.expert import Demonstration
+    from dp_hub.envs.pusht.demonstration import Demonstration
     from dp_hub.envs.pusht.recorder import record_expert
 
     columns = ("recording", BarColumn(), MofNCompleteColumn(), "episodes", Remaining(compact=True))

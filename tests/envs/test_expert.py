@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dp_hub.envs.pusht.expert import Demonstration, Expert, ExpertConfig, demonstrate
+from dp_hub.envs.pusht.demonstration import Demonstration, demonstrate
+from dp_hub.envs.pusht.expert import Expert, ExpertConfig
 from dp_hub.envs.pusht.expert_search import PushSearch, Scene, distance
 from dp_hub.envs.pusht.physics import PushTPhysics, keypoints_of
 
@@ -85,7 +86,9 @@ def test_other_draws_choose_other_pushes():
     table.reset(2003)
     agent, pose = np.array((table.agent_x, table.agent_y)), table.block_pose()
     plans = {
-        Expert(ExpertConfig(), rng=np.random.default_rng(k)).plan(agent, agent, pose).tobytes()
+        Expert(ExpertConfig(), rng=np.random.default_rng(k))
+        .plan(agent, agent, pose)
+        .shove.tobytes()
         for k in range(12)
     }
     assert 2 <= len(plans) <= 10
@@ -97,7 +100,7 @@ def test_without_temperature_the_choice_is_always_the_best():
     agent, pose = np.array((table.agent_x, table.agent_y)), table.block_pose()
     config = ExpertConfig(temperature=0.0)
     plans = {
-        Expert(config, rng=np.random.default_rng(k)).plan(agent, agent, pose).tobytes()
+        Expert(config, rng=np.random.default_rng(k)).plan(agent, agent, pose).shove.tobytes()
         for k in range(5)
     }
     assert len(plans) == 1

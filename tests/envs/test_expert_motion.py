@@ -14,7 +14,7 @@ paths = st.lists(st.tuples(st.floats(0, 512), st.floats(0, 512)), min_size=2, ma
 @given(path=paths, speed=st.floats(3, 25))
 def test_targets_end_on_the_path_and_keep_to_the_speed_limit(path, speed):
     limit = np.full(len(path), speed)
-    targets = motion.time_along(path, limit, speed_up=4.0, slow_down=3.0)
+    targets, _ = motion.time_along(path, limit, speed_up=4.0, slow_down=3.0)
     np.testing.assert_allclose(targets[-1], path[-1])
     steps = np.hypot(*np.diff(np.concatenate([path[:1], targets]), axis=0).T)
     assert steps.max() <= speed * 1.1 + 1e-6
@@ -22,7 +22,7 @@ def test_targets_end_on_the_path_and_keep_to_the_speed_limit(path, speed):
 
 def test_a_straight_walk_speeds_up_and_slows_down_gently():
     path = motion.resample(np.array([(0.0, 0.0), (400.0, 0.0)]))
-    targets = motion.time_along(path, np.full(len(path), 20.0), speed_up=4.0, slow_down=3.0)
+    targets, _ = motion.time_along(path, np.full(len(path), 20.0), speed_up=4.0, slow_down=3.0)
     steps = np.diff(targets[:, 0], prepend=0.0)
     assert steps.max() > 18
     assert np.diff(steps).max() < 4.5
@@ -45,5 +45,33 @@ def test_smoothing_rounds_a_corner_so_that_it_can_be_taken_faster():
 
 def test_a_path_without_length_gives_one_target():
     path = motion.resample(np.array([(5.0, 5.0), (5.0, 5.0)]))
-    targets = motion.time_along(path, np.full(len(path), 10.0), speed_up=4.0, slow_down=3.0)
+    targets, _ = motion.time_along(path, np.full(len(path), 10.0), speed_up=4.0, slow_down=3.0)
     np.testing.assert_array_equal(targets, [(5.0, 5.0)])
+
+
+def test_where_along_the_path_each_target_lies_is_told():
+    path = motion.resample(np.array([(0.0, 0.0), (100.0, 0.0)]))
+    targets, along = motion.time_along(path, np.full(51, 9.0), speed_up=4.0, slow_down=3.0)
+    np.testing.assert_allclose(targets[:, 0], along)
+
+
+def test_a_moving_hand_goes_on_at_its_speed():
+    path = motion.resample(np.array([(0.0, 0.0), (100.0, 0.0)]))
+    targets, _ = motion.time_along(path, np.full(51, 12.0), speed_up=4.0, slow_down=3.0, start=12.0)
+    assert 10 < targets[0, 0] < 12.5
+
+
+def test_tremor_is_smooth_and_grows_with_speed():
+    def offsets(speed):
+        tremor = motion.Tremor(0.1, np.random.default_rng(0))
+        return np.array([tremor.next(speed) for _ in range(500)])
+
+    slow, fast = offsets(5.0), offsets(20.0)
+    np.testing.assert_allclose(fast, 4 * slow)
+    assert 1 < fast.std() < 10
+    assert np.diff(fast, 2, axis=0).std() < 0.5 * fast.std()
+
+
+def test_without_tremor_the_hand_is_steady():
+    tremor = motion.Tremor(0.0, np.random.default_rng(0))
+    assert not any(tremor.next(20.0).any() for _ in range(10))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dp_hub.envs.pusht.expert import ExpertConfig, demonstrate
+from dp_hub.envs.pusht.demonstration import demonstrate
+from dp_hub.envs.pusht.expert import ExpertConfig
 from dp_hub.envs.pusht.recorder import record_expert
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay

@@ -46,14 +46,13 @@ def push_home(seed: int):
     """Events of a person who does what the demonstrator does, on whole pixels."""
     table = PushTPhysics()
     table.reset(seed)
+    yield [click(table.agent_x, table.agent_y)]
+    table.step(round(table.agent_x), round(table.agent_y))
     expert = Expert(ExpertConfig(), rng=np.random.default_rng(0))
     target = np.array((table.agent_x, table.agent_y))
-    yield [click(*target)]
-    table.step(*np.round(target))
-    while table.coverage() <= 0.95:
-        agent = np.array((table.agent_x, table.agent_y))
-        plan = np.round(expert.plan(agent, target, table.block_pose()))
-        for target in plan:
+    while True:
+        plan = expert.plan(np.array((table.agent_x, table.agent_y)), target, table.block_pose())
+        for target in np.round([*plan.walk, *plan.shove]):
             yield [move(*target)]
             table.step(*target)
             if table.coverage() > 0.95:

@@ -7,6 +7,7 @@ the episode's own generator. Only the push in hand is planned: what to do next d
 and agent are and not on any hidden intention, so that a policy that sees just those can learn it.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from dp_hub.envs.pusht import expert_geometry as geometry
 from dp_hub.envs.pusht import expert_motion as motion
 from dp_hub.envs.pusht.expert_search import (
+    Moving,
     Pose,
     Push,
     PushSearch,
@@ -27,11 +29,6 @@ from dp_hub.envs.pusht.physics import (
     SUCCESS_COVERAGE,
     PushTPhysics,
 )
-from dp_hub.envs.pusht.tape import Tape
-
-# Targets lie on this grid, which float32 holds exactly: the float32 actions of a recording are
-# those that were carried out, so that replaying them gives the recorded states bit for bit.
-_PARTS_PER_PX = 16
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class ExpertConfig:
     fine_distance_px: float = 25.0  # pushes slow down when the T is this near
     touch_speed: float = 8.0  # on the last px before contact
     run_up_px: float = 18.0
-    clearance_px: float = 14.0
+    clearance_px: float = 24.0
     speed_up: float = 4.0
     slow_down: float = 3.5
     sideways: float = 7.0
@@ -57,11 +54,31 @@ class ExpertConfig:
     aim_coverage: float = 0.985  # well inside success, so that a learner may miss by a little
     end_coverage: float = 0.97  # a push that ends here is the last one
     touch_ups: int = 2  # pushes made at most after success to come nearer
+    look_steps: int = 3  # a push is steered anew every so many steps
+    tremor: float = 0.1  # see motion.Tremor
+    patience: float = 2.0  # a push in hand goes on while its pace is within this of the plan's
     max_steps: int = MAX_EPISODE_STEPS
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A walk and a push.
+
+    Args:
+        walk: float64 (n, 2), targets of the walk up to contact, world px.
+        shove: float64 (m, 2), targets of the push, the last one twice to come to rest.
+        push: the push in world coordinates.
+        pace: see expert_search.pace.
+    """
+
+    walk: np.ndarray
+    shove: np.ndarray
+    push: Push
+    pace: float
+
+
 class Expert:
-    """Plans one push at a time. Deterministic for a given ``rng`` state.
+    """Plans pushes and steers them. Deterministic for a given ``rng`` state.
 
     Args:
         config: how to move and choose.
@@ -76,8 +93,8 @@ class Expert:
         )
         self._hull = geometry.walking_hull(config.clearance_px)
 
-    def plan(self, agent: np.ndarray, target: np.ndarray, pose: Pose) -> np.ndarray:
-        """Targets of the next walk and push, float64 (n, 2), exact in float32.
+    def plan(self, agent: np.ndarray, target: np.ndarray, pose: Pose) -> Plan:
+        """The next walk and push.
 
         Args:
             agent: (2,) where the agent is, at rest or nearly.
@@ -90,21 +107,43 @@ class Expert:
         )
         pushes = self._search.best(scene, tries=config.tries, refine=config.refine)
         plans = [
-            plan
+            self._rehearse(plan, agent, pose)
             for push in pushes[: config.rehearsals]
             for plan in self._carry_out(push, pose, target)
         ]
-        paces = np.array([self._rehearse(plan, agent, pose) for plan in plans])
+        paces = np.array([plan.pace for plan in plans])
         weights = np.exp(-np.log(paces / paces.min()) / max(config.temperature, 1e-9))
         return plans[int(self.rng.choice(len(plans), p=weights / weights.sum()))]
+
+    def steer(self, push: Push, moving: Moving) -> tuple[Push, np.ndarray]:
+        """The push in hand as it goes on best, and its targets, float64 (m, 2); none to stop.
+
+        Args:
+            push: in world coordinates, from the last target (its ``contact``) on.
+            moving: the table now.
+        """
+        config = self.config
+        push = self._search.steer(push, moving)
+        if push.length_px < 0.5:
+            return push, np.zeros((0, 2))
+        path = push.path()
+        limit = np.full(len(path), max(self._push_speed(moving.pose), moving.speed))
+        targets, _ = motion.time_along(
+            path,
+            limit,
+            speed_up=config.speed_up,
+            slow_down=config.slow_down,
+            start=moving.speed,
+        )
+        return push, targets
 
     def _push_speed(self, pose: Pose) -> float:
         config = self.config
         near = min(1.0, float(distance(np.array([pose]))[0]) / (2 * config.fine_distance_px))
         return config.fine_speed + near * (config.push_speed - config.fine_speed)
 
-    def _carry_out(self, push: Push, pose: Pose, target: np.ndarray) -> list[np.ndarray]:
-        """Targets of the walk to a push and the push, for each way round the T."""
+    def _carry_out(self, push: Push, pose: Pose, target: np.ndarray) -> list[Plan]:
+        """Plans that make a push, for each way round the T."""
         here = geometry.to_body(target, pose)
         run_up = push.point(np.array(-self.config.run_up_px))
         out = geometry.leave(here, self._hull)
@@ -117,8 +156,8 @@ class Expert:
         longer = [replace(push, length_px=push.length_px + more) for more in extra]
         return [self._time(walk, push, pose) for walk in walks for push in longer]
 
-    def _time(self, walk: np.ndarray, push: Push, pose: Pose) -> np.ndarray:
-        """Give a walk and a push their speeds; float64 (n, 2) in world px."""
+    def _time(self, walk: np.ndarray, push: Push, pose: Pose) -> Plan:
+        """Give a walk and a push their speeds."""
         config = self.config
         touch = push.point(np.array(-2.0))
         approach = motion.smooth(motion.resample(np.array([*walk, touch])), config.smooth_px)
@@ -129,19 +168,25 @@ class Expert:
         to_go = along[len(approach) - 1] - along
         limit[to_go < 12.0] = np.minimum(limit[to_go < 12.0], max(config.touch_speed, 0.7 * speed))
         limit[to_go < 0.0] = np.minimum(limit[to_go < 0.0], speed)
-        targets = motion.time_along(
+        targets, at = motion.time_along(
             path, limit, speed_up=config.speed_up, slow_down=config.slow_down
         )
-        targets = np.concatenate([targets, targets[-1:]])  # a moment to come to rest
-        world = geometry.to_world(targets, pose)
-        return np.round(np.clip(world, 6.0, 506.0) * _PARTS_PER_PX) / _PARTS_PER_PX
+        world = np.clip(geometry.to_world(targets, pose), 6.0, 506.0)
+        begin = int(np.searchsorted(at, along[len(approach) - 1]))
+        in_world = replace(
+            push,
+            contact=tuple(geometry.to_world(np.array(push.contact), pose)),
+            heading=push.heading + pose[2],
+        )
+        return Plan(world[:begin], np.concatenate([world[begin:], world[-1:]]), in_world, math.inf)
 
-    def _rehearse(self, targets: np.ndarray, agent: np.ndarray, pose: Pose) -> float:
-        """The pace of these targets (see expert_search.pace), played exactly."""
+    def _rehearse(self, plan: Plan, agent: np.ndarray, pose: Pose) -> Plan:
+        """The plan with its pace, played exactly."""
         trial = self._trial
         trial.set_state((agent[0], agent[1], *pose), legacy=False)
         best: Pose | None = None
         covered = SUCCESS_COVERAGE
+        targets = np.concatenate([plan.walk, plan.shove])
         for x, y in targets.tolist():
             trial.step(x, y)
             coverage = trial.coverage()
@@ -149,49 +194,5 @@ class Expert:
                 best, covered = trial.block_pose(), coverage
         poses = np.array([pose, best or trial.block_pose()])
         before, after = steps_from(poses, self.config.aim_coverage)
-        return float(pace(np.array([len(targets)]), before, np.array([after]))[0])
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """An episode played by the demonstrator.
-
-    Args:
-        seed: of the start state and of the demonstrator's choices.
-        arrays: see `dp_hub.envs.pusht.tape.Tape.arrays`.
-        coverage: the greatest share of the goal covered.
-    """
-
-    seed: int
-    arrays: dict[str, np.ndarray]
-    coverage: float
-
-    @property
-    def success(self) -> bool:
-        """Whether the T came home."""
-        return self.coverage > SUCCESS_COVERAGE
-
-
-def demonstrate(
-    seed: int, config: ExpertConfig | None = None, *, images: bool = False
-) -> Demonstration:
-    """Play one episode from the original's start state of ``seed``."""
-    config = config or ExpertConfig()
-    table = PushTPhysics()
-    table.reset(seed)
-    tape = Tape(table, images=images, contacts=False)
-    expert = Expert(config, rng=np.random.default_rng(seed))
-    target = np.array((table.agent_x, table.agent_y))
-    best, touch_ups = 0.0, 0
-    while len(tape) < config.max_steps and touch_ups <= config.touch_ups:
-        agent = np.array((table.agent_x, table.agent_y))
-        plan = expert.plan(agent, target, table.block_pose())
-        for action in plan[: config.max_steps - len(tape)]:
-            tape.add(action)
-            table.step(*action.tolist())
-            best = max(best, table.coverage())
-        target = plan[-1]
-        if table.coverage() > config.end_coverage:
-            break
-        touch_ups += best > SUCCESS_COVERAGE
-    return Demonstration(seed, tape.arrays(), best)
+        spent = float(pace(np.array([len(targets)]), before, np.array([after]))[0])
+        return replace(plan, pace=spent)

@@ -51,7 +51,7 @@ def turn_limit(path: np.ndarray, sideways: float) -> np.ndarray:
 
 def time_along(
     path: np.ndarray, limit: np.ndarray, *, speed_up: float, slow_down: float, start: float = 0.0
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Targets along a path, one a control step, that end at rest on its last point.
 
     Args:
@@ -60,15 +60,13 @@ def time_along(
         speed_up, slow_down: greatest change of speed per step.
         start: speed already reached at the path's first point.
     Returns:
-        float64 (n, 2), without the path's first point.
+        float64 (n, 2), without the path's first point, and how far along each lies, (n,).
     """
     along = arc_length(path)
-    squared = np.minimum(limit, 1e3) ** 2
-    squared[-1] = 0.25 * slow_down**2
     gap = np.diff(along)
-    speeds = squared.tolist()
-    ahead = start
-    speeds[0] = min(speeds[0], max(ahead, speed_up) ** 2)
+    speeds = (np.minimum(limit, 1e3) ** 2).tolist()
+    speeds[0] = min(speeds[0], max(start, speed_up) ** 2)
+    speeds[-1] = 0.25 * slow_down**2
     for i, ds in enumerate(gap.tolist()):
         speeds[i + 1] = min(speeds[i + 1], speeds[i] + 2 * speed_up * ds)
     for i in range(len(gap) - 1, -1, -1):
@@ -77,4 +75,29 @@ def time_along(
     times = np.concatenate([[0.0], np.cumsum(gap * 0.5 * (slowness[1:] + slowness[:-1]))])
     n = max(1, int(np.ceil(times[-1])))
     where = np.interp(np.linspace(0, times[-1], n + 1)[1:], times, along)
-    return np.stack([np.interp(where, along, path[:, k]) for k in (0, 1)], axis=-1)
+    return np.stack([np.interp(where, along, path[:, k]) for k in (0, 1)], axis=-1), where
+
+
+class Tremor:
+    """A hand's unsteadiness: it drifts off smoothly, the more the faster it moves, and comes back.
+
+    Args:
+        size: standard deviation of the drift's change a step, as a share of the speed.
+        rng: where the drift comes from.
+    """
+
+    def __init__(self, size: float, rng: np.random.Generator) -> None:
+        self._size, self._rng = size, rng
+        self._drift = np.zeros(2)
+        self._offset = np.zeros(2)
+
+    def settle(self) -> None:
+        """The hand knows where it is: what comes next starts from there."""
+        self._offset = np.zeros(2)
+
+    def next(self, speed: float) -> np.ndarray:
+        """How far the hand is off its way now, float64 (2,) px, at ``speed`` px a step."""
+        fresh = self._rng.normal(size=2) * self._size * speed
+        self._drift = 0.7 * self._drift + 0.7 * fresh
+        self._offset = 0.8 * self._offset + self._drift
+        return self._offset

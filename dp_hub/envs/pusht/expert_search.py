@@ -12,6 +12,7 @@ from dp_hub.envs.pusht.physics import (
     GOAL_POSE,
     SUCCESS_COVERAGE,
     T_CENTRE_OF_GRAVITY,
+    TABLE_PX,
     PushTPhysics,
     coverage_of,
     keypoints_of,
@@ -20,9 +21,11 @@ from dp_hub.envs.pusht.physics import (
 Pose = tuple[float, float, float]
 _GOAL_KEYPOINTS = keypoints_of(*(np.asarray(value) for value in GOAL_POSE))
 _BODY_KEYPOINTS = keypoints_of(np.array(0.0), np.array(0.0), np.array(0.0))
-_TABLE_LO, _TABLE_HI = 14.0, 498.0
+_EDGE_PX = 14.0
 _MOMENT = 3000.0  # of the T's mass 1, LEGACY value (PushTPhysics)
 _BEGIN_PX = 2.0  # a push is counted from this far before contact
+_HOPELESS_PACE = 50.0
+_NEXT_WALK_STEPS = 8.0  # what breaking off costs at least: the walk to another push
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,9 @@ def pace(steps: np.ndarray, before: float, after: np.ndarray) -> np.ndarray:
     return steps / np.maximum(before - after, 0.01)
 
 
-def on_table(point: np.ndarray) -> bool:
-    """Whether the agent's centre at a world point (2,) keeps clear of the walls."""
-    return bool(((point > _TABLE_LO) & (point < _TABLE_HI)).all())
+def on_table(point: np.ndarray, margin_px: float) -> bool:
+    """Whether a world point (2,) is on the table, this far from its edges."""
+    return bool(((point > margin_px) & (point < TABLE_PX - margin_px)).all())
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,24 @@ class Scene:
         return 6.0 + (90.0 * turn + 0.5 * radial) / self.walk_speed
 
 
+@dataclass(frozen=True)
+class Moving:
+    """What a push in hand is steered from.
+
+    Args:
+        pose: the T's.
+        agent, velocity: of the agent, px and px/s.
+        speed: of the hand, px a step.
+        patience: the pace at which going on still pays.
+    """
+
+    pose: Pose
+    agent: tuple[float, float]
+    velocity: tuple[float, float]
+    speed: float
+    patience: float
+
+
 class PushSearch:
     """Looks for good pushes from a pose of the T.
 
@@ -130,12 +151,19 @@ class PushSearch:
     def __init__(self, *, tilt_rad: float, run_up_px: float, aim: float) -> None:
         self.tilt_rad, self.run_up_px, self.aim = tilt_rad, run_up_px, aim
         self._trial = PushTPhysics()
+        self._margin_px = _EDGE_PX
         self._contacts, self._normals = geometry.contact_points()
 
-    def best(self, scene: "Scene", *, tries: int, refine: int) -> list[Push]:
+    def best(self, scene: Scene, *, tries: int, refine: int) -> list[Push]:
         """Pushes that pay, best first: a first ranking, ``tries`` played, ``refine`` improved."""
-        guesses = self._first_guesses(scene.pose)[:tries]
-        found = sorted((self.play(push, scene) for push in guesses), key=lambda push: push.pace)
+        for self._margin_px in (
+            _EDGE_PX,
+            -TABLE_PX,
+        ):  # between T and wall only if there is no other
+            guesses = self._first_guesses(scene.pose)[:tries]
+            found = sorted((self.play(push, scene) for push in guesses), key=lambda p: p.pace)
+            if found[0].pace < _HOPELESS_PACE:
+                break
         better = [self._improve(push, scene) for push in found[:refine]]
         ranked = sorted(better + found[refine:], key=lambda push: push.pace)
         return [push for push in ranked if push.pace < math.inf]
@@ -161,7 +189,7 @@ class PushSearch:
                 guesses.append(Push((self._contacts[k, 0], self._contacts[k, 1]), angle + tilt))
         return guesses
 
-    def _improve(self, push: Push, scene: "Scene") -> Push:
+    def _improve(self, push: Push, scene: Scene) -> Push:
         """Climb: shift the contact along the side, tilt, bend; keep what helps."""
         for size in (1.0, 0.5):
             for change in ("shift", "tilt", "bend"):
@@ -172,18 +200,57 @@ class PushSearch:
                         break
         return push
 
-    def play(self, push: Push, scene: "Scene") -> Push:
+    def play(self, push: Push, scene: Scene) -> Push:
         """Play a push from contact on; the same push with the length at which it pays best."""
         begin = geometry.to_world(push.point(np.array(-_BEGIN_PX)), scene.pose)
         run_up = push.point(np.array(-self.run_up_px))
-        if not on_table(geometry.to_world(run_up, scene.pose)):
+        if not on_table(geometry.to_world(run_up, scene.pose), self._margin_px):
             return push
-        now = scene.distance_px
-        stride = min(12.0, max(2.5, 0.3 * now))
+        stride = min(12.0, max(2.5, 0.3 * scene.distance_px))
         along = stride * np.arange(1, 16) - _BEGIN_PX
         targets = geometry.to_world(push.point(along), scene.pose)
+        self._trial.set_state((begin[0], begin[1], *scene.pose), legacy=False)
+        poses, reached = self._follow(targets)
+        gone = np.hypot(*np.diff([begin, *reached], axis=0).T).cumsum()
+        steps = scene.walk_steps(run_up) + gone / scene.push_speed
+        paces = self._paces(steps, scene.pose, poses)
+        k = int(np.argmin(paces))
+        return replace(push, length_px=max(1.0, gone[k] - _BEGIN_PX), pace=float(paces[k]))
+
+    def steer(self, push: Push, moving: Moving) -> Push:
+        """The push in hand, led on from the hand's last target (its ``contact``) as pays best.
+
+        Args:
+            push: in world coordinates; a length of 0 means that going on does not pay.
+            moving: the table now.
+        """
+        best = replace(push, length_px=0.0, pace=math.inf)
+        for bend in (0.0, 0.01, -0.01):
+            for tilt in (0.0, 0.12, -0.12, 0.3, -0.3):
+                other = replace(push, heading=push.heading + tilt, bend=bend)
+                other = self._lead_on(other, moving)
+                # A small turn is taken only if it saves something.
+                if other.pace * (1.0 + 0.1 * abs(tilt) + 2.0 * abs(bend)) < best.pace:
+                    best = other
+        return best
+
+    def _lead_on(self, push: Push, moving: Moving) -> Push:
+        along = moving.speed * np.arange(1, 15)
+        self._trial.set_state((*moving.agent, *moving.pose), legacy=False)
+        self._trial.velocity_x, self._trial.velocity_y = moving.velocity
+        poses, reached = self._follow(push.point(along))
+        ahead = np.array((math.cos(push.heading), math.sin(push.heading)))
+        lengths = (np.array(reached) - push.contact) @ ahead
+        steps = _NEXT_WALK_STEPS + np.arange(1, len(poses) + 1)
+        paces = np.where(lengths > 0, self._paces(steps, moving.pose, poses), math.inf)
+        k = int(np.argmin(paces))
+        if paces[k] * (k + 1) / steps[k] > moving.patience:  # the walk has to be made anyway
+            return replace(push, length_px=0.0, pace=math.inf)
+        return replace(push, length_px=float(lengths[k]), pace=float(paces[k]))
+
+    def _follow(self, targets: np.ndarray) -> tuple[list[Pose], list[tuple[float, float]]]:
+        """Play targets until the T goes astray; its poses and where the agent was."""
         trial = self._trial
-        trial.set_state((begin[0], begin[1], *scene.pose), legacy=False)
         poses, reached = [], []
         near = math.inf
         for x, y in targets.tolist():
@@ -192,14 +259,13 @@ class PushSearch:
             reached.append((trial.agent_x, trial.agent_y))
             here = float(distance(np.array(poses[-1:]))[0])
             near = min(near, here)
-            if here > near + 6.0 or not on_table(np.array(reached[-1])):
+            if here > near + 6.0 or not on_table(np.array(reached[-1]), self._margin_px):
                 break
-        gone = np.hypot(*np.diff([begin, *reached], axis=0).T).cumsum()
-        steps = scene.walk_steps(run_up) + gone / scene.push_speed
-        before, *after = steps_from(np.array([scene.pose, *poses]), self.aim)
-        paces = pace(steps, before, np.array(after))
-        k = int(np.argmin(paces))
-        return replace(push, length_px=max(1.0, gone[k] - _BEGIN_PX), pace=float(paces[k]))
+        return poses, reached
+
+    def _paces(self, steps: np.ndarray, now: Pose, poses: list[Pose]) -> np.ndarray:
+        before, *after = steps_from(np.array([now, *poses]), self.aim)
+        return pace(steps, before, np.array(after))
 
 
 def _varied(push: Push, change: str, amount: float) -> Push:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from dp_hub import __version__
-from dp_hub.envs.pusht.expert import Demonstration, ExpertConfig, demonstrate
+from dp_hub.envs.pusht.demonstration import Demonstration, demonstrate
+from dp_hub.envs.pusht.expert import ExpertConfig
 from dp_hub.envs.pusht.physics import CONTROL_HZ
 from dp_hub.errors import DataError
 
