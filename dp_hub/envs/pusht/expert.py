@@ -20,7 +20,7 @@ from dp_hub.envs.pusht.expert_search import (
     Push,
     PushSearch,
     Scene,
-    distance,
+    distance_of,
     pace,
     steps_from,
 )
@@ -29,6 +29,8 @@ from dp_hub.envs.pusht.physics import (
     SUCCESS_COVERAGE,
     PushTPhysics,
 )
+
+_NEAR_PX = 6.0  # farther away the T cannot cover 95 % of the goal
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Expert:
 
     def _push_speed(self, pose: Pose) -> float:
         config = self.config
-        near = min(1.0, float(distance(np.array([pose]))[0]) / (2 * config.fine_distance_px))
+        near = min(1.0, distance_of(pose) / (2 * config.fine_distance_px))
         return config.fine_speed + near * (config.push_speed - config.fine_speed)
 
     def _carry_out(self, push: Push, pose: Pose, target: np.ndarray) -> list[Plan]:
@@ -151,7 +153,7 @@ class Expert:
         ways = geometry.ways_round(out[-1], back[0], self._hull)
         walks = [np.array([*out, *way, *back]) for way in ways]
         extra: tuple[float, ...] = (0.0,)
-        if distance(np.array([pose]))[0] < self.config.fine_distance_px:
+        if distance_of(pose) < self.config.fine_distance_px:
             extra = (0.0, 1.0, 2.0, 3.5)  # the agent stops a little short of its target
         longer = [replace(push, length_px=push.length_px + more) for more in extra]
         return [self._time(walk, push, pose) for walk in walks for push in longer]
@@ -189,9 +191,8 @@ class Expert:
         targets = np.concatenate([plan.walk, plan.shove])
         for x, y in targets.tolist():
             trial.step(x, y)
-            coverage = trial.coverage()
-            if coverage > covered:
-                best, covered = trial.block_pose(), coverage
+            if distance_of(trial.block_pose()) < _NEAR_PX and trial.coverage() > covered:
+                best, covered = trial.block_pose(), trial.coverage()
         poses = np.array([pose, best or trial.block_pose()])
         before, after = steps_from(poses, self.config.aim_coverage)
         spent = float(pace(np.array([len(targets)]), before, np.array([after]))[0])

@@ -1,6 +1,7 @@
 """Which pushes are worth making: a quick search in a simulator of the demonstrator's own."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +22,7 @@ from dp_hub.envs.pusht.physics import (
 Pose = tuple[float, float, float]
 _GOAL_KEYPOINTS = keypoints_of(*(np.asarray(value) for value in GOAL_POSE))
 _BODY_KEYPOINTS = keypoints_of(np.array(0.0), np.array(0.0), np.array(0.0))
+_KEYPOINT_PAIRS = list(zip(_BODY_KEYPOINTS.tolist(), _GOAL_KEYPOINTS.tolist(), strict=True))
 _EDGE_PX = 14.0
 _MOMENT = 3000.0  # of the T's mass 1, LEGACY value (PushTPhysics)
 _BEGIN_PX = 2.0  # a push is counted from this far before contact
@@ -67,6 +69,16 @@ def distance(poses: np.ndarray) -> np.ndarray:
     return np.asarray(np.hypot(gaps[..., 0], gaps[..., 1]).mean(-1))
 
 
+def distance_of(pose: Pose) -> float:
+    """The same at one pose, quickly."""
+    x, y, angle = pose
+    cos, sin = math.cos(angle), math.sin(angle)
+    total = 0.0
+    for (px, py), (goal_x, goal_y) in _KEYPOINT_PAIRS:
+        total += math.hypot(cos * px - sin * py + x - goal_x, sin * px + cos * py + y - goal_y)
+    return total / len(_KEYPOINT_PAIRS)
+
+
 def steps_from(poses: np.ndarray, aim: float) -> np.ndarray:
     """About how many steps the demonstrator needs from poses (P, 3) on; float64 (P,).
 
@@ -88,9 +100,9 @@ def pace(steps: np.ndarray, before: float, after: np.ndarray) -> np.ndarray:
     return steps / np.maximum(before - after, 0.01)
 
 
-def on_table(point: np.ndarray, margin_px: float) -> bool:
+def on_table(point: Sequence[float] | np.ndarray, margin_px: float) -> bool:
     """Whether a world point (2,) is on the table, this far from its edges."""
-    return bool(((point > margin_px) & (point < TABLE_PX - margin_px)).all())
+    return all(margin_px < value < TABLE_PX - margin_px for value in point)
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ class Scene:
     @cached_property
     def distance_px(self) -> float:
         """The T's keypoints' mean distance from their goals."""
-        return float(distance(np.array([self.pose]))[0])
+        return distance_of(self.pose)
 
     def walk_steps(self, there: np.ndarray) -> float:
         """About how many steps the walk round the T to a body-frame point (2,) takes."""
@@ -257,9 +269,9 @@ class PushSearch:
             trial.step(x, y)
             poses.append(trial.block_pose())
             reached.append((trial.agent_x, trial.agent_y))
-            here = float(distance(np.array(poses[-1:]))[0])
+            here = distance_of(poses[-1])
             near = min(near, here)
-            if here > near + 6.0 or not on_table(np.array(reached[-1]), self._margin_px):
+            if here > near + 6.0 or not on_table(reached[-1], self._margin_px):
                 break
         return poses, reached
 
