@@ -110,8 +110,7 @@ class _Hand:
         for target in targets:
             if self.out_of_time:
                 return
-            share = self.expert.unsteadiness(self.table.block_pose())
-            off = self.tremor.next(share * float(np.hypot(*(target - before))))
+            off = self.tremor.next(float(np.hypot(*(target - before))))
             before = target
             aim = np.clip(target + off, _EDGE_PX, 512.0 - _EDGE_PX)
             self.target = np.round(aim * _PARTS_PER_PX) / _PARTS_PER_PX

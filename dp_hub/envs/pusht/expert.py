@@ -30,7 +30,6 @@ from dp_hub.envs.pusht.physics import (
     PushTPhysics,
 )
 
-_CAREFUL = 0.3  # share of the tremor that is left at the goal
 _NEAR_PX = 6.0  # farther away the T cannot cover 95 % of the goal
 
 
@@ -139,11 +138,6 @@ class Expert:
             start=moving.speed,
         )
         return push, targets
-
-    def unsteadiness(self, pose: Pose) -> float:
-        """Share of the tremor left at a pose: people take more care near the goal."""
-        near = min(1.0, distance_of(pose) / self.config.fine_distance_px)
-        return _CAREFUL + (1.0 - _CAREFUL) * near
 
     def _push_speed(self, pose: Pose) -> float:
         config = self.config
