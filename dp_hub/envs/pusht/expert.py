@@ -38,12 +38,12 @@ class ExpertConfig:
     """How the demonstrator moves and chooses. Speeds are px a control step of 0.1 s."""
 
     walk_speed: float = 18.0
-    push_speed: float = 10.0
+    push_speed: float = 12.0
     fine_speed: float = 5.0
     fine_distance_px: float = 25.0  # pushes slow down when the T is this near
     touch_speed: float = 8.0  # on the last px before contact
-    run_up_px: float = 34.0
-    clearance_px: float = 36.0
+    run_up_px: float = 32.0
+    clearance_px: float = 34.0
     speed_up: float = 4.0
     slow_down: float = 3.5
     sideways: float = 7.0
@@ -57,7 +57,7 @@ class ExpertConfig:
     end_coverage: float = 0.97  # a push that ends here is the last one
     touch_ups: int = 2  # pushes made at most after success to come nearer
     look_steps: int = 3  # a push is steered anew every so many steps
-    tremor: float = 0.3  # see motion.Tremor; what a learner sees of recoveries comes from it
+    tremor: float = 0.25  # see motion.Tremor; what a learner sees of recoveries comes from it
     patience: float = 2.0  # a push in hand goes on while its pace is within this of the plan's
     max_steps: int = MAX_EPISODE_STEPS
 

@@ -7,6 +7,7 @@ control step, and speeds are px a step (0.1 s).
 import numpy as np
 
 _SPACING_PX = 2.0
+_STEADY_SPEED_PX = 14.0
 
 
 def smooth(path: np.ndarray, width_px: float) -> np.ndarray:
@@ -97,7 +98,8 @@ class Tremor:
 
     def next(self, speed: float) -> np.ndarray:
         """How far the hand is off its way now, float64 (2,) px, at ``speed`` px a step."""
-        fresh = self._rng.normal(size=2) * self._size * speed
+        steadiness = min(1.0, speed / _STEADY_SPEED_PX)  # slow, careful moves are steadier still
+        fresh = self._rng.normal(size=2) * self._size * speed * steadiness
         self._drift = 0.7 * self._drift + 0.7 * fresh
         self._offset = 0.8 * self._offset + self._drift
         return self._offset
