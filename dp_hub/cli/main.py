@@ -1,7 +1,9 @@
 """The ``dp-hub`` command. Bodies are one library call each and import what they need late."""
 
 import logging
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -44,11 +46,14 @@ def main() -> None:
     # Only our own messages: other libraries log every request they make.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dp_hub").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _leave)
     try:
         app()
     except DpHubError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    # As an exception, so that what is half written is cleared away on the way out.
+    sys.exit(128 + number)
