@@ -7,8 +7,10 @@ continues where the first one stopped.
 Run it with:  make demo
 """
 
+import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -33,8 +35,7 @@ def main() -> None:
                 print(f"\n# {title}: {result} is there already", flush=True)
                 continue
             print(f"\n# {title}\n$ {command}", flush=True)
-            finished = subprocess.run(executable(command), env=environment, check=False)
-            if finished.returncode != 0:
+            if run(command, environment) != 0:
                 sys.exit("the demo stopped here; `make demo` continues with this step")
     minutes = (time.monotonic() - started) / 60
     print(
@@ -73,6 +74,21 @@ def steps() -> list[tuple[str, str, Path | None]]:
             None,
         ),
     ]
+
+
+def run(command: str, environment: dict[str, str]) -> int:
+    """Run a step and return its exit status. Ctrl-C waits until all its processes have ended."""
+    step = subprocess.Popen(executable(command), env=environment, start_new_session=True)
+    try:
+        return step.wait()
+    except KeyboardInterrupt:
+        os.killpg(step.pid, signal.SIGTERM)  # a training run saves a checkpoint first
+        step.wait()
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.killpg(step.pid, 0)
+                time.sleep(0.1)
+        return 130
 
 
 def executable(command: str) -> list[str]:

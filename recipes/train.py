@@ -149,7 +149,8 @@ def train(
                 if saving:
                     save_run(run, out_dir, config, accelerator, score=score)
     metrics.close()
-    if share < 1:
+    run.finished = share >= 1
+    if not run.finished:
         log.warning("stopped at step %d; the same command with --resume continues", run.step)
     elif accelerator.is_main_process:
         save_result(run, config, command)
@@ -293,16 +294,17 @@ def main(arguments: list[str]) -> int:
                 "no configuration was given", hint="python recipes/train.py CONFIG.yaml [--key v]"
             )
         values = with_overrides(read_yaml(Path(words[0])), words[1:])
-        config = build(TrainConfig, values, where=words[0])
+        where = words[0] if len(words) == 1 else f"{words[0]} and the command line"
+        config = build(TrainConfig, values, where=where)
         command = shlex.join(["accelerate", "launch", "recipes/train.py", *words])
-        train(config, dp_hub.open_dataset(config.dataset), resume=resume, command=command)
+        run = train(config, dp_hub.open_dataset(config.dataset), resume=resume, command=command)
     except DpHubError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    return 0 if run.finished else 130
 
 
 if __name__ == "__main__":

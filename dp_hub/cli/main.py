@@ -52,6 +52,10 @@ def main() -> None:
     except DpHubError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code == 130:  # typer's answer to Ctrl-C
+            print("interrupted", file=sys.stderr)
+        raise
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

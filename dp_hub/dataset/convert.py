@@ -105,7 +105,7 @@ def convert(
         with DatasetWriter(
             to,
             columns,
-            fps=fps or _stated(found, "fps", (int, float)) or DEFAULT_FPS,
+            fps=_stated(found, "fps", (int, float)) or DEFAULT_FPS if fps is None else fps,
             robot_type=robot_type or _stated(found, "robot_type", str),
             source={"converter": format_name, "file": source.name, **_provenance(found)},
             threads=threads,

@@ -169,7 +169,8 @@ def plan_columns(
         dtypes: the source's types, for pictures that come as uint8 but are stored as floats.
         mapping: feature names for keys that should not get their default one.
         drop: keys to leave out.
-        images: how pictures are stored; ``auto``: lossless WebP up to 128 px, else video.
+        images: how pictures are stored; ``auto``: lossless WebP up to 128 px, else
+                video if the size is even.
         codec: ``h264`` or ``av1``, for videos.
     Raises:
         DataError: unknown keys, two keys for one feature, or values no feature can hold.
@@ -319,10 +320,11 @@ def _with_encoding(column: Column, images: ImageMode, codec: str) -> Column:
         return column
     h, w, channels = column.shape
     mode = images
+    fits_video = h % 2 == 0 and w % 2 == 0 and channels == 3
     if images == "auto":
-        mode = "webp" if max(h, w) <= _SMALL_IMAGE_PX or channels == 1 else "video"
+        mode = "video" if max(h, w) > _SMALL_IMAGE_PX and fits_video else "webp"
     if mode == "video":
-        if h % 2 or w % 2 or channels != 3:
+        if not fits_video:
             raise DataError(
                 f"{column.key} is {h}x{w}x{channels}; video needs an even height and width and "
                 "3 channels",

@@ -115,7 +115,9 @@ class Dataset:
             source = image_source(self.root, self._files, feature)
         else:
             raise DataError(f"{name} holds {feature.dtype} numbers, not pictures")
-        return CachedFrames(cache_root() / "frames" / self.fingerprint / f"{name}.npy", source)
+        # The origin too: the same pictures in another encoding lie in other files.
+        file = f"{name}.{source.origin[:12]}.npy"
+        return CachedFrames(cache_root() / "frames" / self.fingerprint / file, source)
 
     def _feature(self, name: str) -> Feature:
         if name not in self.features:

@@ -50,6 +50,7 @@ class Run:
         stopwatch: seconds of training.
         kept: the checkpoints on the disk.
         numbers: what the last evaluation measured.
+        finished: whether the run reached its end, rather than having been stopped.
     """
 
     policy: DiffusionPolicy
@@ -61,6 +62,7 @@ class Run:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     kept: list[Kept] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
 
     @property
     def evaluated(self) -> DiffusionPolicy:

@@ -53,9 +53,13 @@ def test_a_mistake_is_explained_and_nothing_is_written(arguments, message, tmp_p
     assert (tmp_path / "there.zarr.zip").read_text() == "mine"
 
 
-def test_without_a_display_the_window_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
-    monkeypatch.delenv("DISPLAY", raising=False)
+@pytest.mark.parametrize("driver", ["x11", None])
+def test_without_a_display_the_window_is_explained(tmp_path, monkeypatch, driver):
+    monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+    if driver:
+        monkeypatch.setenv("SDL_VIDEODRIVER", driver)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
     done = dp_hub("record", "pusht", "--to", "a.zarr", cwd=tmp_path)
     assert done.returncode == 1
     assert "error: no window can be opened here" in done.stderr

@@ -142,7 +142,11 @@ def test_auto_takes_webp_up_to_128_px_and_video_beyond():
 
 def test_odd_sized_video_is_refused():
     with pytest.raises(DataError, match="even height and width"):
-        plan(np.zeros((1, 131, 96, 3), np.uint8))
+        plan(np.zeros((1, 131, 96, 3), np.uint8), images="video")
+
+
+def test_auto_stores_odd_sized_pictures_without_loss_rather_than_refuse_them():
+    assert plan(np.zeros((1, 131, 96, 3), np.uint8)).encoding == "webp"
 
 
 def test_texts_are_refused():

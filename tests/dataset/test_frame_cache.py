@@ -52,7 +52,8 @@ def cache_file():
     """The one cache file there is."""
     folders = list((cache_root() / "frames").iterdir())
     assert len(folders) == 1
-    return folders[0] / f"{NAME}.npy"
+    # The description beside it has the same name, whatever has been done to the file.
+    return next(folders[0].glob(f"{NAME}.*.json")).with_suffix(".npy")
 
 
 def rebuilt(caplog):
@@ -143,6 +144,15 @@ def test_a_cache_of_other_files_with_the_same_fingerprint_is_not_used(dataset, t
     open_dataset(dataset).column(NAME)
     other = write_pictures(tmp_path / "other", pictures[::-1].copy(), images="PNG")
     np.testing.assert_array_equal(open_dataset(other).column(NAME), pictures[::-1])
+
+
+def test_two_encodings_of_the_same_pictures_do_not_disturb_each_other(
+    dataset, tmp_path, pictures, caplog
+):
+    other = write_pictures(tmp_path / "other", pictures, images="PNG")
+    for folder in (dataset, other, dataset, other):
+        np.testing.assert_array_equal(open_dataset(folder).column(NAME), pictures)
+    assert "decoding again" not in caplog.text
 
 
 def test_a_copy_of_the_dataset_shares_the_cache(dataset, tmp_path):
@@ -262,7 +272,8 @@ def test_a_disk_that_fills_up_is_told_and_leaves_no_file(dataset, tmp_path):
     )
     assert done.stdout.startswith("DataError cannot write the frame cache")
     assert "hint: make room, or set DP_HUB_CACHE" in done.stdout
-    assert [path.suffix for path in cache_file().parent.iterdir()] == [".lock"]
+    left = [path for path in (cache_root() / "frames").rglob("*") if path.is_file()]
+    assert [path.suffix for path in left] == [".lock"]
 
 
 def test_a_cache_folder_that_cannot_be_made_is_told(dataset, tmp_path, monkeypatch):

@@ -115,10 +115,11 @@ def test_interrupted_run_saves_and_continues_exactly(tmp_path, caplog):
     timer.start()
     stopped = train(configuration(tmp_path / "broken", steps=400), demonstrations())
     timer.join()
-    assert 0 < stopped.step < 400
+    assert 0 < stopped.step < 400 and not stopped.finished
     assert "--resume continues" in caplog.text
     assert not (tmp_path / "broken" / "policy").exists()
-    train(configuration(tmp_path / "broken", steps=400), demonstrations(), resume=True)
+    again = train(configuration(tmp_path / "broken", steps=400), demonstrations(), resume=True)
+    assert again.finished
     assert_same_run(tmp_path / "straight", tmp_path / "broken")
 
 

@@ -45,6 +45,9 @@ class Window:
     def __init__(self, *, clock: Clock | None = None) -> None:
         try:
             pygame.display.init()
+            driver = pygame.display.get_driver()
+            if driver in ("dummy", "offscreen") and os.environ.get("SDL_VIDEODRIVER") != driver:
+                raise pygame.error("there is no display")
             self._screen = pygame.display.set_mode((TABLE_PX, TABLE_PX))
         except pygame.error as error:
             raise DataError(
