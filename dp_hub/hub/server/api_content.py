@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -209,12 +210,21 @@ def _upload_mode(file: dict[str, Any], known: Tree) -> dict[str, Any]:
         sample = base64.b64decode(text_field(file, "sample", ""), validate=True)
     except binascii.Error:
         raise Fault(400, f"the sample of {path} is not base64") from None
-    lfs = not isinstance(size, int) or size >= REGULAR_BYTES or b"\0" in sample
+    lfs = not isinstance(size, int) or size >= REGULAR_BYTES or _is_binary(sample)
     answer = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
     entry = known.get(path)
     if entry is not None and entry.lfs == lfs:
         answer["oid"] = entry.etag
     return answer
+
+
+def _is_binary(sample: bytes) -> bool:
+    """Whether the first bytes of a file are no text. They may end inside a character."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return True
+    return b"\0" in sample
 
 
 def _revision(request: Request) -> str:
