@@ -17,7 +17,7 @@ _MEDIA = r"media/[\w.-]+\.(png|jpe?g|webp|gif|mp4)"
 _BELONGS: dict[Kind, re.Pattern[str]] = {
     "dataset": re.compile(
         r"README\.md|LICENSE(\.\w+)?"
-        r"|meta/(info\.json|stats\.json|dp_hub\.json|tasks\.parquet)"
+        r"|meta/(info\.json|stats\.json|dp_hub\.json|checksums\.json|tasks\.parquet)"
         r"|meta/episodes/chunk-\d{3,}/file-\d{3,}\.parquet"
         r"|data/chunk-\d{3,}/file-\d{3,}\.parquet"
         r"|videos/[^/]+/chunk-\d{3,}/file-\d{3,}\.mp4"
