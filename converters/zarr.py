@@ -37,13 +37,16 @@ class ReplayZarr:
             notes=tuple(notes),
         )
 
-    def episodes(self, path: Path, *, drop: Collection[str] = ()) -> Iterator[Episode]:
-        """Its episodes; what meta/ says of each is the metadata (``task`` becomes the task)."""
+    def episodes(
+        self, path: Path, *, drop: Collection[str] = (), start: int = 0
+    ) -> Iterator[Episode]:
+        """Its episodes from number ``start`` on; what meta/ says of each is the metadata (``task``
+        becomes the task)."""
         buffer = self._open(path)
         keys = [key for key in buffer if key not in drop]
         pictures = [k for k in keys if buffer.dtype(k).kind == "f" and len(buffer.shape(k)) == 3]
-        episodes = buffer.episodes(keys, compact=pictures)
-        for data, facts in zip(episodes, buffer.episode_metadata(), strict=True):
+        episodes = buffer.episodes(keys, compact=pictures, start=start)
+        for data, facts in zip(episodes, buffer.episode_metadata()[start:], strict=True):
             yield Episode(data, task=facts.pop("task", None), metadata=facts)
 
     def _open(self, path: Path) -> ReplayBuffer:

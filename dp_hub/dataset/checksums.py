@@ -59,14 +59,14 @@ def encode_checksums(sums: Mapping[str, FileSum]) -> bytes:
     return (json.dumps({"files": files}, indent=1, sort_keys=True) + "\n").encode()
 
 
-def read_checksums(root: Path) -> dict[str, FileSum] | None:
-    """What meta/checksums.json says, by file; None if the dataset has none.
+def read_checksums(root: Path, *, name: str = PATH) -> dict[str, FileSum] | None:
+    """What meta/checksums.json (or another file of its form) says, by file; None if there is none.
 
     Raises:
         DataError: the file is damaged.
     """
     try:
-        data = (root / PATH).read_bytes()
+        data = (root / name).read_bytes()
     except FileNotFoundError:
         return None
     try:
@@ -77,7 +77,7 @@ def read_checksums(root: Path) -> dict[str, FileSum] | None:
         sums, whole = {}, False
     if not whole or encode_checksums(sums) != data:
         raise DataError(
-            f"{root / PATH} is damaged: it is not as it was written",
+            f"{root / name} is damaged: it is not as it was written",
             hint="pull or copy the dataset again",
         )
     return sums

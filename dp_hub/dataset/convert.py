@@ -1,6 +1,7 @@
 """Any source format to a dataset: what ``dp-hub convert`` runs."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dp_hub.dataset.conversion_request import Request, signature
 from dp_hub.dataset.features import (
+    Column,
     ImageMode,
     check_feature_name,
     check_known_keys,
@@ -22,6 +25,8 @@ from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Source
 
 DEFAULT_FPS = 10.0
+COMMIT_S = 10.0  # what is lost, at most, when a conversion is killed
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ def convert(
 ) -> Conversion:
     """Convert ``source`` into a new dataset at ``to``; there is a whole dataset there or nothing.
 
+    A conversion that was stopped or killed is continued by the same call, and ends with the same
+    bytes as if it had not been.
+
     Args:
         format_name: an installed format, see `dp_hub.dataset.formats.format_names`.
         source: where the recordings are.
@@ -84,8 +92,8 @@ def convert(
         threads: how many encode pictures; default: all cores.
         on_progress: called after every episode.
     Raises:
-        DataError: the source does not hold together or does not fit into a dataset, or ``to``
-            exists.
+        DataError: the source does not hold together or does not fit into a dataset, ``to``
+            exists, or an interrupted conversion to it had other settings or another source.
     """
     began = time.monotonic()
     source, to = Path(source), Path(to)
@@ -95,25 +103,73 @@ def convert(
     converter = load_converter(format_name, options)
     found = converter.describe(source)
     check_known_keys([*drop, *(mapping or {})], found.dtypes)
-    with closing(_ahead(converter.episodes(source, drop=frozenset(drop)))) as episodes:
-        first = next(episodes, None)
-        if first is None:
-            raise DataError(f"{source} holds no episodes")
-        columns = plan_columns(
+    stated_fps = _stated(found, "fps", (int, float)) or DEFAULT_FPS
+    request = Request(
+        to,
+        {
+            "format": format_name,
+            "source": str(source.absolute()),
+            "options": options or {},
+            "mapping": dict(mapping or {}),
+            "drop": sorted(drop),
+            "fps": stated_fps if fps is None else fps,
+            "task": task or _stated(found, "task", str),
+            "robot_type": robot_type or _stated(found, "robot_type", str),
+            "images": images,
+            "codec": codec,
+        },
+        signature(source),
+    )
+
+    def episodes(start: int) -> Iterator[Episode]:
+        return converter.episodes(source, drop=frozenset(drop), start=start)
+
+    def plan(first: Episode) -> list[Column]:
+        return plan_columns(
             first.data, dtypes=found.dtypes, mapping=mapping, images=images, codec=codec
         )
-        with DatasetWriter(
-            to,
-            columns,
-            fps=_stated(found, "fps", (int, float)) or DEFAULT_FPS if fps is None else fps,
-            robot_type=robot_type or _stated(found, "robot_type", str),
-            source={"converter": format_name, "file": source.name, **_provenance(found)},
-            threads=threads,
-        ) as writer:
-            text = task or _stated(found, "task", str)
-            _write_all(writer, itertools.chain([first], episodes), text, found, on_progress)
-            written = writer.finish()
+
+    provenance = {"converter": format_name, "file": source.name, **_provenance(found)}
+    written = _convert(request, found, episodes, plan, provenance, threads, on_progress)
     return Conversion(written, found, tuple(drop), time.monotonic() - began)
+
+
+def _convert(
+    request: Request,
+    found: Source,
+    episodes: Callable[[int], Iterator[Episode]],
+    plan: Callable[[Episode], list[Column]],
+    provenance: Mapping[str, Any],
+    threads: int | None,
+    on_progress: Callable[[Progress], None],
+) -> Written:
+    done = request.episodes_done()
+    with closing(_ahead(episodes(done))) as upcoming:
+        first = next(upcoming, None)
+        if done:
+            writer = DatasetWriter.resume(
+                request.target, work=request.work, commit_s=COMMIT_S, threads=threads
+            )
+            log.info("%s: continuing after %d episodes", request.target, done)
+        elif first is None:
+            raise DataError(f"{request.settings['source']} holds no episodes")
+        else:
+            columns = plan(first)
+            writer = DatasetWriter(
+                request.target,
+                columns,
+                fps=request.settings["fps"],
+                robot_type=request.settings["robot_type"],
+                source=provenance,
+                work=request.work,
+                commit_s=COMMIT_S,
+                threads=threads,
+            )
+        rest = upcoming if first is None else itertools.chain([first], upcoming)
+        with request.kept(), writer:
+            request.remember()
+            _write_all(writer, rest, request.settings["task"], found, on_progress)
+            return writer.finish()
 
 
 def _write_all(
@@ -123,17 +179,15 @@ def _write_all(
     found: Source,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    n_episodes = n_frames = 0
     for episode in episodes:
         writer.add_episode(Episode(episode.data, episode.task or task, episode.metadata))
-        n_episodes += 1
-        n_frames += episode.length
+        n_episodes, n_frames = writer.n_episodes, writer.n_frames
         on_progress(Progress(n_episodes, n_frames, found.n_episodes, found.n_frames))
-    expected = (found.n_episodes, found.n_frames)
-    if None not in expected and (n_episodes, n_frames) != expected:
+    expected, got = (found.n_episodes, found.n_frames), (writer.n_episodes, writer.n_frames)
+    if None not in expected and got != expected:
         raise DataError(
             f"the source announced {expected[0]} episodes and {expected[1]} steps but gave "
-            f"{n_episodes} and {n_frames}",
+            f"{got[0]} and {got[1]}",
             hint="was it changed while it was read?",
         )
 

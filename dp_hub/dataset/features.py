@@ -49,7 +49,9 @@ class Column:
         shape: the feature's shape: ``(n,)``, or ``(H, W, C)`` for pictures.
         layout: ``"chw"`` for pictures that the source holds channels first, else None.
         scale: what picture values are multiplied with to be 0..255 (1 or 255); None: not yet known.
-        encoding: ``webp`` or ``png`` for images, ``h264`` or ``av1`` for videos, else None.
+        encoding: ``webp`` or ``png`` for images, ``h264`` or ``av1`` for videos (copied ones: as
+            FFmpeg calls it), else None.
+        copied: the video's packets are the source's.
     """
 
     key: str
@@ -61,6 +63,7 @@ class Column:
     layout: str | None = None
     scale: int | None = None
     encoding: str | None = None
+    copied: bool = False
 
     @property
     def is_visual(self) -> bool:
@@ -80,8 +83,13 @@ class Column:
             done.append("channels last")
         return ", ".join(done) or None
 
-    def to_stored(self, values: np.ndarray, *, episode: int) -> np.ndarray:
-        """The stored form of one episode: ``(T, n)`` as in the source, or uint8 ``(T, H, W, C)``.
+    def to_stored(self, values: np.ndarray, *, episode: int, first: int = 0) -> np.ndarray:
+        """The stored form of frames: ``(T, n)`` as in the source, or uint8 ``(T, H, W, C)``.
+
+        Args:
+            values: frames of one episode, ``(T, *source_shape)``.
+            episode: its number, for messages.
+            first: number of the first of these frames in the episode, for messages.
 
         Raises:
             DataError: shape or type differ from the first episode's, or picture values that do
@@ -97,7 +105,7 @@ class Column:
             # In the machine's byte order, (T, n).
             return np.ascontiguousarray(values, dtype=self.dtype).reshape(len(values), -1)
         if values.dtype != np.uint8:
-            values = _to_uint8(values, self.scale or 1, key=self.key, episode=episode)
+            values = _to_uint8(values, self.scale or 1, self.key, episode, first)
         if self.layout == "chw":
             values = values.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(values).reshape(len(values), *self.shape)
@@ -133,6 +141,10 @@ class Column:
             entry["layout"] = self.layout
         if self.scale not in (None, 1):
             entry["scale"] = self.scale
+        if self.encoding:
+            entry["encoding"] = self.encoding
+        if self.copied:
+            entry["copied"] = True
         return entry
 
     @classmethod
@@ -150,6 +162,8 @@ class Column:
             shape=tuple(info["shape"]),
             layout=entry.get("layout"),
             scale=entry.get("scale", 1) if visual else None,
+            encoding=entry.get("encoding") if visual else None,
+            copied=entry.get("copied") is True,
         )
 
 
@@ -289,7 +303,7 @@ def _picture_scale(key: str, values: np.ndarray) -> int:
     )
 
 
-def _to_uint8(values: np.ndarray, scale: int, *, key: str, episode: int) -> np.ndarray:
+def _to_uint8(values: np.ndarray, scale: int, key: str, episode: int, first: int) -> np.ndarray:
     stored = _as_uint8(values, scale)
     if stored is not None:
         return stored
@@ -297,8 +311,8 @@ def _to_uint8(values: np.ndarray, scale: int, *, key: str, episode: int) -> np.n
     low, high = float(values[frame].min()), float(values[frame].max())
     wanted = "whole numbers 0..255" if scale == 1 else "multiples of 1/255"
     raise DataError(
-        f"{key} of episode {episode}, frame {frame}: values {low:.6g}..{high:.6g} are not all "
-        f"{wanted} as in episode 0, so uint8 would lose some of them",
+        f"{key} of episode {episode}, frame {first + frame}: values {low:.6g}..{high:.6g} are not "
+        f"all {wanted} as in episode 0, so uint8 would lose some of them",
         hint=f"mend the source, or leave the pictures out with --drop {key}",
     )
 

@@ -1,43 +1,53 @@
 """sha256 of what an episode holds, and the fingerprint of a dataset made of them.
 
-The hash covers feature names, types, shapes, decoded values and the task, not how they are encoded:
-the same episode as WebP or PNG, in one file or in many, has the same hash. Video loses something,
-so there the hash covers the recorded frames and the codec with its settings.
+The hash covers feature names, types, shapes, decoded values and the task, not how they are stored:
+the same episode as WebP or PNG, in one file or in many, has the same hash. Of a video it covers the
+encoded packets, which are what is kept, and which stay the same when they move to another file.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from dp_hub.dataset.features import Column
 
 
-def episode_sha256(
-    columns: Sequence[Column], stored: Mapping[str, np.ndarray], task: str, *, video: str = ""
-) -> str:
-    """sha256 of one episode, hex.
+class EpisodeHash:
+    """sha256 of one episode, taken feature by feature.
 
     Args:
         columns: the dataset's columns.
-        stored: by feature: ``(T, n)`` in the feature's type, or uint8 ``(T, H, W, C)``.
+        length: number of frames T.
         task: the task's text.
-        video: what describes the video encoding, for features of dtype ``video``.
     """
-    ordered = sorted(columns, key=lambda column: column.feature)
-    kinds = {"image": "uint8", "video": video}
-    header = {
-        "features": [[c.feature, kinds.get(c.dtype, c.dtype), list(c.shape)] for c in ordered],
-        "length": len(stored[ordered[0].feature]),
-        "task": task,
-    }
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for column in ordered:
-        values = stored[column.feature]
+
+    def __init__(self, columns: Sequence[Column], length: int, task: str) -> None:
+        self.order = sorted(columns, key=lambda column: column.feature)
+        """The features in the order in which they must be added."""
+        kinds = {"image": "uint8", "video": "packets"}
+        header = {
+            "features": [
+                [c.feature, kinds.get(c.dtype, c.dtype), list(c.shape)] for c in self.order
+            ],
+            "length": length,
+            "task": task,
+        }
+        self._digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+
+    def add(self, values: np.ndarray) -> None:
+        """Some frames of a feature, in order: ``(t, n)`` in its type, or uint8 ``(t, H, W, C)``."""
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        digest.update(np.ascontiguousarray(little).data)
-    return digest.hexdigest()
+        self._digest.update(np.ascontiguousarray(little).data)
+
+    def add_video(self, sha256: str) -> None:
+        """A video feature, by `dp_hub.dataset.video.clips_sha256`."""
+        self._digest.update(bytes.fromhex(sha256))
+
+    def hexdigest(self) -> str:
+        """The hash, hex."""
+        return self._digest.hexdigest()
 
 
 class Fingerprint:

@@ -11,10 +11,10 @@ does (27.8 kB a frame at 96 px); so it is not the default.
 """
 
 import io
+import math
 import struct
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _STORED_PX = 128
 _STORED_BYTES = 100_000_000  # the Hub's viewer refuses row groups above 286 MiB
-_BATCH = 32  # frames per task: enough to hide the cost of handing it over
+BATCH = 32  # frames per task: enough to hide the cost of handing it over
 
 
 def encode_image(picture: np.ndarray, encoding: str) -> bytes:
@@ -66,17 +66,14 @@ def decode_image(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return picture.reshape(shape)
 
 
-def encode_images(pictures: np.ndarray, encoding: str, pool: Executor) -> Iterator[bytes]:
-    """All pictures of ``uint8 (T, H, W, C)`` in order, encoded in the pool."""
-    if (
-        encoding == "png"
-        and max(pictures.shape[1:3]) <= _STORED_PX
-        and pictures.nbytes <= _STORED_BYTES
-    ):
-        return (stored_png(picture) for picture in pictures)
-    parts = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
-    encoded = pool.map(lambda part: _encode(part, encoding), parts)
-    return (data for part in encoded for data in part)
+def episode_encoder(
+    encoding: str, length: int, shape: tuple[int, ...]
+) -> Callable[[np.ndarray], list[bytes]]:
+    """What encodes uint8 ``(t, H, W, C)``, some frames of an episode of ``length`` frames."""
+    small = max(shape[:2]) <= _STORED_PX and length * math.prod(shape) <= _STORED_BYTES
+    if encoding == "png" and small:
+        return lambda pictures: [stored_png(picture) for picture in pictures]
+    return lambda pictures: _encode(pictures, encoding)
 
 
 def _encode(pictures: np.ndarray, encoding: str) -> list[bytes]:

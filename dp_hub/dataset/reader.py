@@ -194,6 +194,8 @@ def _read_provenance(root: Path) -> dict[str, Any]:
     except ConfigError as error:
         raise DataError(error.message) from None
     fingerprint = provenance.get("fingerprint")
+    if fingerprint is None:  # it is being written
+        return provenance
     # It names a folder of the cache, so nothing but a hash may pass.
     if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{64}", fingerprint):
         raise DataError(f"{path} has the fingerprint {fingerprint!r}, not a sha256")

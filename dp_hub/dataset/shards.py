@@ -2,11 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dp_hub.files import discard
+
+N = TypeVar("N", int, np.ndarray)
 CHUNKS_SIZE = 1000  # files per chunk folder
 DATA_FILE_MB = 100
 VIDEO_FILE_MB = 200
@@ -18,19 +22,31 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 
-def place(number: int) -> tuple[int, int]:
-    """Chunk and file index of the file with this number."""
+def place(number: N) -> tuple[N, N]:
+    """Chunk and file index of the file with this number; of an array of numbers, at once."""
     return divmod(number, CHUNKS_SIZE)
 
 
+def number_of(chunk: N, file: N) -> N:
+    """The inverse of `place`."""
+    return chunk * CHUNKS_SIZE + file
+
+
+def numbered(root: Path, template: str, number: int, *, video: str = "") -> Path:
+    """The path of the file with this number."""
+    chunk, file = place(number)
+    return root / template.format(chunk_index=chunk, file_index=file, video_key=video)
+
+
 class ParquetShards:
-    """Parquet files that roll over once they have grown past a limit.
+    """Parquet files that roll over once they are full; hidden until they are closed.
 
     Args:
         root: the dataset's folder.
         template: `DATA_PATH` or `EPISODES_PATH`.
         schema: of every table that will come.
         options: arguments for pyarrow's ParquetWriter.
+        first_number: number of the first file to write.
         limit_bytes: a file at least this long takes no further tables.
     """
 
@@ -41,42 +57,78 @@ class ParquetShards:
         schema: pa.Schema,
         options: dict[str, Any],
         *,
+        first_number: int = 0,
         limit_bytes: int = DATA_FILE_MB * 1_000_000,
     ) -> None:
-        self._root, self._template, self._schema = root, template, schema
+        self.root, self._template, self._schema = root, template, schema
         self._options, self._limit_bytes = options, limit_bytes
-        self._number = -1
+        self.number = first_number  # of the open file, or the next
         self._n_groups = 0
         self._file: Any = None
         self._writer: pq.ParquetWriter | None = None
 
     def next_place(self) -> tuple[int, int]:
         """Chunk and file index that the next table goes to; closes a file that is full."""
-        if self._writer is not None and (
-            self._file.tell() >= self._limit_bytes or self._n_groups == ROW_GROUPS_PER_FILE
+        if self._writer is not None and is_full(
+            self._n_groups, self._file.tell(), self._limit_bytes
         ):
             self.close()
-        return place(self._number if self._writer is not None else self._number + 1)
+        return place(self.number)
 
     def write(self, table: pa.Table) -> tuple[int, int]:
         """Append ``table`` as one row group. Returns chunk and file index."""
         chunk, file = self.next_place()
         if self._writer is None:
-            self._number += 1
             self._n_groups = 0
-            path = self._root / self._template.format(chunk_index=chunk, file_index=file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb")
+            self._hidden().parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._hidden().open("wb")
             self._writer = pq.ParquetWriter(self._file, self._schema, **self._options)
         self._writer.write_table(table, row_group_size=table.num_rows)
         self._n_groups += 1
         return chunk, file
 
     def close(self) -> None:
-        """Finish the open file."""
+        """Finish the open file, let it reach the disk, and give it its name."""
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._writer = None
+        os.replace(self._hidden(), numbered(self.root, self._template, self.number))
+        self.number += 1
+
+    def abandon(self) -> None:
+        """Let go of the open file and remove it."""
         if self._writer is not None:
-            self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            # The writer itself is not closed: it would write, and may be what has failed.
+            self._writer.is_open = False
             self._writer = None
+            self._file.close()
+            discard(self._hidden())
+
+    def _hidden(self) -> Path:
+        path = numbered(self.root, self._template, self.number)
+        return path.with_name(f".{path.name}.open")
+
+
+def is_full(n_groups: int, n_bytes: int, limit_bytes: int = DATA_FILE_MB * 1_000_000) -> bool:
+    """Whether a data file of so many row groups and bytes (without its footer) takes no more."""
+    return n_bytes >= limit_bytes or n_groups >= ROW_GROUPS_PER_FILE
+
+
+def is_full_file(path: Path, limit_bytes: int = DATA_FILE_MB * 1_000_000) -> bool:
+    """`is_full` of a closed file."""
+    with pq.ParquetFile(path) as file:
+        metadata = file.metadata
+        last = metadata.row_group(metadata.num_row_groups - 1)
+        ends = (_end(last.column(i)) for i in range(last.num_columns))
+        return is_full(metadata.num_row_groups, max(ends), limit_bytes)
+
+
+def _end(chunk: Any) -> int:
+    start = chunk.data_page_offset
+    if chunk.has_dictionary_page:
+        start = min(start, chunk.dictionary_page_offset)
+    return int(start + chunk.total_compressed_size)

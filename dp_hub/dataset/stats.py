@@ -135,22 +135,19 @@ def sampled_frames(length: int) -> np.ndarray:
     return np.round(np.linspace(0, length - 1, wanted)).astype(np.int64)
 
 
-def picture_counts(pictures: np.ndarray) -> tuple[np.ndarray, int]:
-    """How often each value occurs in each channel of a sample of uint8 ``(T, H, W, C)``.
+def picture_counts(sample: np.ndarray) -> np.ndarray:
+    """How often each value occurs in each channel of uint8 ``(S, H, W, C)``: int64 ``(C, 256)``.
 
-    Returns:
-        int64 ``(C, 256)`` and the number of pictures sampled. Of each picture every k-th row is
-        counted, so that some thousand pixels are: whole rows are ten times as fast to gather as
-        a grid of pixels.
+    Of each picture every k-th row is counted, so that some thousand pixels are: whole rows are ten
+    times as fast to gather as a grid of pixels.
     """
-    frames = sampled_frames(len(pictures))
-    height, width = pictures.shape[1:3]
+    height, width = sample.shape[1:3]
     step = max(1, height // max(_SAMPLED_ROWS, _SAMPLED_PX // width))
-    sample = pictures[frames, ::step]  # (S, h, W, C)
+    sample = sample[:, ::step]  # (S, h, W, C)
     s, h, w, c = sample.shape
-    tall = sample.reshape(s * h, w, c)
+    tall = np.ascontiguousarray(sample).reshape(s * h, w, c)
     image = Image.fromarray(tall[:, :, 0] if c == 1 else tall)
-    return np.asarray(image.histogram(), np.int64).reshape(c, 256), len(frames)
+    return np.asarray(image.histogram(), np.int64).reshape(c, 256)
 
 
 def picture_stats(counts: np.ndarray) -> np.ndarray:
@@ -166,9 +163,12 @@ def picture_stats(counts: np.ndarray) -> np.ndarray:
 
 
 def as_json(stats: np.ndarray, count: int, *, picture: bool) -> dict[str, Any]:
-    """A feature's entry in meta/stats.json from ``(9, D)``; pictures as LeRobot's (C, 1, 1)."""
+    """A feature's entry in meta/stats.json from ``(9, D)``, or ``(4, D)`` without quantiles.
+
+    Pictures are given as LeRobot's (C, 1, 1).
+    """
     entry: dict[str, Any] = {}
-    for name, row in zip(NAMES, stats, strict=True):
+    for name, row in zip(NAMES[: len(stats)], stats, strict=True):
         values = [_finite(v) for v in row.tolist()]
         entry[name] = [[[v]] for v in values] if picture else values
     entry["count"] = [count]

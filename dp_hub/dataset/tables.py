@@ -35,28 +35,14 @@ def frame_schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema(fields, metadata=metadata)
 
 
-def frame_table(
-    schema: pa.Schema,
-    columns: Sequence[Column],
-    stored: Mapping[str, np.ndarray],
-    pictures: Mapping[str, Sequence[bytes]],
-    index: Mapping[str, np.ndarray],
-) -> pa.Table:
+def frame_table(schema: pa.Schema, arrays: Mapping[str, Any]) -> pa.Table:
     """The rows of one episode.
 
     Args:
         schema: from `frame_schema`.
-        columns: the dataset's columns.
-        stored: low-dimensional features ``(T, n)``.
-        pictures: image features, encoded.
-        index: the index columns, each (T,).
+        arrays: by feature, from `vector_array`, `picture_array` or, for index columns, `numbers`.
     """
-    arrays = [
-        _pictures(pictures[c.feature]) if c.dtype == "image" else _vectors(stored[c.feature], c)
-        for c in frame_columns(columns)
-    ]
-    arrays += [numbers(index[name]) for name in INDEX_DTYPES]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
 def frame_options(columns: Sequence[Column]) -> dict[str, Any]:
@@ -159,7 +145,7 @@ def numbers(values: np.ndarray) -> pa.Array:
 
 def texts(values: Sequence[str]) -> pa.Array:
     """Strings as Arrow."""
-    return _blobs([value.encode() for value in values], pa.string())
+    return blobs([value.encode() for value in values], pa.string())
 
 
 def lists_of_one(values: pa.Array) -> pa.Array:
@@ -167,7 +153,8 @@ def lists_of_one(values: pa.Array) -> pa.Array:
     return _in_lists(values, 1)
 
 
-def _blobs(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+def blobs(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    """Bytes as Arrow, of the type ``kind`` (``binary`` or ``string``)."""
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
@@ -184,7 +171,9 @@ def _lists(values: np.ndarray, *, nested: bool = False) -> pa.Array:
 
 def _in_lists(values: pa.Array, n: int) -> pa.Array:
     offsets = np.arange(0, len(values) + 1, n, dtype=np.int32)
-    return pa.ListArray.from_arrays(numbers(offsets), values)
+    # Named as Parquet names it, so that a table that was read and written again is the same file.
+    kind = pa.list_(pa.field("element", values.type))
+    return pa.ListArray.from_arrays(numbers(offsets), values, type=kind)
 
 
 def _arrow_type(column: Column) -> pa.DataType:
@@ -204,13 +193,15 @@ def _hub_feature(column: Column) -> dict[str, Any]:
     return {"feature": value, "length": column.shape[0], "_type": "Sequence"}
 
 
-def _vectors(values: np.ndarray, column: Column) -> pa.Array:
+def vector_array(values: np.ndarray, column: Column) -> pa.Array:
+    """``(T, n)`` as a column of numbers or of lists of fixed size."""
     flat = numbers(values.reshape(-1))
     return (
         flat if column.shape == (1,) else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     )
 
 
-def _pictures(encoded: Sequence[bytes]) -> pa.Array:
+def picture_array(encoded: Sequence[bytes]) -> pa.Array:
+    """Encoded pictures as a column of the Hub's Image type."""
     paths = pa.nulls(len(encoded), pa.string())
-    return pa.StructArray.from_arrays([_blobs(encoded, pa.binary()), paths], ["bytes", "path"])
+    return pa.StructArray.from_arrays([blobs(encoded, pa.binary()), paths], ["bytes", "path"])

@@ -1,11 +1,18 @@
 """Camera frames as mp4, many episodes to a file, and proof that they come back.
 
 Every second frame is a key frame (fast random access) and there are no B-frames: with open groups
-of pictures a seek can silently return the neighbouring frame. After a file is closed, sampled
-frames are read back by seek and compared with the source and with their neighbours.
+of pictures a seek can silently return the neighbouring frame. Frames are encoded in short clips of
+a fixed length, each by an encoder of its own, so that clips can be encoded side by side and copied
+from file to file, and the result depends neither on the number of cores nor on what else is in the
+file. After a file is closed, sampled frames are read back by seek and compared with the source and
+with their neighbours.
 """
 
+import contextlib
+import hashlib
+import io
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,48 +22,121 @@ import numpy as np
 
 from dp_hub.dataset.shards import VIDEO_FILE_MB, VIDEO_PATH, place
 from dp_hub.errors import DataError
+from dp_hub.files import discard, sync_file
+from dp_hub.replay.clip import VideoClip, video_stream
 
-CODECS = {
-    "h264": ("libx264", {"crf": "23", "preset": "veryfast", "tune": "fastdecode", "bf": "0"}),
-    "av1": ("libsvtav1", {"crf": "30", "preset": "8"}),
+_X264 = {
+    "crf": "23",
+    "preset": "veryfast",
+    "tune": "fastdecode",
+    "bf": "0",
+    # x264's macroblock tree reads memory it has not set: the same frames give now these, now those
+    # bytes, even with one thread.
+    "x264-params": "mbtree=0",
+}
+CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", _X264),
+    # One thread an encoder: clips are encoded side by side.
+    "av1": ("libsvtav1", {"crf": "30", "preset": "8", "svtav1-params": "lp=1"}),
 }
 _GOP = 2
 _SAMPLES = 16
 _WORST_DB = 20.0
+_CLIP_BYTES = 64_000_000  # of decoded frames
+_CLIP_FRAMES = 256
 
 
-def describe_encoding(codec: str) -> str:
-    """The codec and all that changes its pictures, in one line."""
-    options = CODECS[codec][1]
-    return f"video {codec} g={_GOP} crf={options['crf']} preset={options['preset']} yuv420p"
+class NotCopyableError(Exception):
+    """The packets of a clip cannot be taken over as they are; the text says why."""
 
 
-def video_info(shape: tuple[int, ...], fps: float, codec: str) -> dict[str, Any]:
-    """``info`` of a video feature, with LeRobot's keys."""
-    options = CODECS[codec][1]
-    return {
+def exact_rate(fps: float) -> Fraction:
+    """Frames per second as the fraction that videos are written with."""
+    return Fraction(fps).limit_denominator(100_000)
+
+
+def clip_frames(shape: tuple[int, ...]) -> int:
+    """How many frames of ``shape`` (H, W, C) go into one clip; a property of the shape alone."""
+    return max(_GOP, min(_CLIP_FRAMES, _CLIP_BYTES // int(np.prod(shape)) // _GOP * _GOP))
+
+
+def video_info(
+    shape: tuple[int, ...], fps: float, codec: str, *, copied: bool = False
+) -> dict[str, Any]:
+    """``info`` of a video feature, with LeRobot's keys. Of copied videos the encoder is unknown."""
+    info = {
         "video.height": shape[0],
         "video.width": shape[1],
         "video.channels": shape[2],
         "video.codec": codec,
         "video.pix_fmt": "yuv420p",
         "video.fps": fps,
-        "video.g": _GOP,
-        "video.crf": int(options["crf"]),
-        "video.preset": options["preset"],
-        "is_depth_map": False,
-        "has_audio": False,
     }
+    if not copied:
+        options = CODECS[codec][1]
+        info |= {"video.g": _GOP, "video.crf": int(options["crf"])}
+        info["video.preset"] = options["preset"]
+    return info | {"is_depth_map": False, "has_audio": False}
+
+
+def encode_clip(pictures: np.ndarray, *, rate: Fraction, codec: str) -> VideoClip:
+    """Encode uint8 ``(T, H, W, 3)``, at most `clip_frames`. The same frames give the same bytes.
+
+    Raises:
+        DataError: this PyAV has no such encoder.
+    """
+    encoder, options = CODECS[codec]
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints 20 lines otherwise
+    height, width = pictures.shape[1:3]
+    buffer = io.BytesIO()
+    try:
+        with av.open(buffer, "w", format="mp4") as container:
+            stream: Any = container.add_stream(encoder, rate=rate, options=options)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.codec_context.gop_size = _GOP
+            stream.codec_context.time_base = 1 / rate
+            stream.codec_context.thread_count = 1
+            for number, picture in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                frame.pts, frame.time_base = number, 1 / rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise DataError(
+            f"this PyAV cannot encode {codec} ({encoder}): {error}",
+            hint="choose another --codec, or --images webp",
+        ) from None
+    return VideoClip(buffer.getvalue(), 0, len(pictures), (height, width), rate, codec)
+
+
+def clips_sha256(clips: Sequence[VideoClip]) -> str:
+    """sha256 of what an episode's clips hold: codec, its headers, and every packet; hex.
+
+    Raises:
+        NotCopyableError: they cannot be taken over packet by packet.
+    """
+    digest = hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        for number, clip in enumerate(clips):
+            container = stack.enter_context(clip.open())
+            stream = video_stream(container, clip.name)
+            if number == 0:
+                extra = bytes(stream.codec_context.extradata or b"")
+                digest.update(f"{_codec_name(stream)} {len(extra)}\n".encode() + extra)
+            for packet, _ in _packets(container, stream, clip):
+                digest.update(len(packet).to_bytes(8, "little") + packet)
+    return digest.hexdigest()
 
 
 class VideoShards:
-    """The mp4 files of one camera.
+    """The mp4 files of one camera; each is under a hidden name until it is closed.
 
     Args:
         root: the dataset's folder.
         feature: the camera's feature name.
         fps: frames per second, constant.
-        codec: a key of `CODECS`.
+        first_number: number of the first file to write.
+        limit_bytes: a file with at least so many bytes of packets takes no further episodes.
     """
 
     def __init__(
@@ -65,94 +145,165 @@ class VideoShards:
         feature: str,
         *,
         fps: float,
-        codec: str,
+        first_number: int = 0,
         limit_bytes: int = VIDEO_FILE_MB * 1_000_000,
     ) -> None:
-        self._root, self._feature, self._codec = root, feature, codec
-        self._rate = Fraction(fps).limit_denominator(100_000)
+        self.root, self._feature = root, feature
+        self.rate = exact_rate(fps)
         self._limit_bytes = limit_bytes
-        self._number = -1
-        self._path = Path()
+        self.number = first_number  # of the open file, or the next
         self._container: Any = None
         self._stream: Any = None
-        self._n_frames = 0
+        self._kind: tuple[Any, ...] = ()
+        self._n_frames = self._n_bytes = 0
         self._samples: dict[int, np.ndarray] = {}
         self._rng = np.random.default_rng(0)
         self.worst_db = float("inf")
 
-    def write(self, pictures: np.ndarray) -> tuple[int, int, float, float]:
-        """Append one episode, uint8 ``(T, H, W, 3)``.
+    def append(
+        self, clips: Sequence[VideoClip], samples: Mapping[int, np.ndarray] | None = None
+    ) -> tuple[int, int, float, float]:
+        """Append one episode, clip after clip.
 
+        Args:
+            clips: encoded frames.
+            samples: some of the frames as they were before encoding, uint8 ``(H, W, 3)`` by their
+                number in the episode; they are compared when the file is closed.
         Returns:
             Chunk index, file index, and from and to in seconds inside that file.
+        Raises:
+            NotCopyableError: the packets of a clip do not stand on their own.
         """
-        if self._container is not None and self._path.stat().st_size >= self._limit_bytes:
+        if self._container is not None and self._n_bytes >= self._limit_bytes:
             self.close()
-        if self._container is None:
-            self._open(pictures.shape[1], pictures.shape[2])
-        start = self._n_frames
-        self._remember(pictures, start)
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.pts = self._n_frames
-            frame.time_base = 1 / self._rate
-            self._container.mux(self._stream.encode(frame))
-            self._n_frames += 1
-        chunk, file = place(self._number)
-        return chunk, file, float(start / self._rate), float(self._n_frames / self._rate)
+        with clips[0].open() as container:
+            kind = _stream_kind(video_stream(container, clips[0].name))
+        if self._container is not None and kind != self._kind:
+            self.close()  # one file has one codec and one size
+        start = self._n_frames if self._container is not None else 0
+        for clip in clips:
+            self._copy(clip, kind)
+        self._remember(samples or {}, start)
+        chunk, file = place(self.number)
+        return chunk, file, float(start / self.rate), float(self._n_frames / self.rate)
 
     def close(self) -> None:
-        """Finish the open file and read sampled frames back.
+        """Finish the open file, read sampled frames back, and give it its name.
 
         Raises:
             DataError: a frame is missing, in the wrong place or unrecognisable.
         """
         if self._container is None:
             return
-        self._container.mux(self._stream.encode(None))
         self._container.close()
         self._container = None
-        check = check_video(self._path, self._samples, self._n_frames, self._rate)
+        hidden = self._hidden()
+        check = check_video(hidden, self._samples, self._n_frames, self.rate)
         self.worst_db = min(self.worst_db, check)
         self._samples = {}
+        sync_file(hidden)
+        os.replace(hidden, self._path())
+        self.number += 1
 
     def abandon(self) -> None:
-        """Let go of the open file without finishing it."""
+        """Let go of the open file and remove it."""
         if self._container is not None:
-            self._container.close()
+            with contextlib.suppress(av.error.FFmpegError, OSError):
+                self._container.close()
             self._container = None
+            self._samples = {}
+            discard(self._hidden())
 
-    def _open(self, height: int, width: int) -> None:
-        self._number += 1
-        chunk, file = place(self._number)
+    def _path(self) -> Path:
+        chunk, file = place(self.number)
         name = VIDEO_PATH.format(video_key=self._feature, chunk_index=chunk, file_index=file)
-        self._path = self._root / name
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        encoder, options = CODECS[self._codec]
-        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints 20 lines otherwise
-        try:
-            self._container = av.open(str(self._path), "w")
-            self._stream = self._container.add_stream(encoder, rate=self._rate, options=options)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise DataError(
-                f"this PyAV cannot encode {self._codec} ({encoder}): {error}",
-                hint="choose another --codec, or --images webp",
-            ) from None
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.gop_size = _GOP
-        self._stream.codec_context.time_base = 1 / self._rate
-        self._n_frames = 0
+        return self.root / name
 
-    def _remember(self, pictures: np.ndarray, start: int) -> None:
+    def _hidden(self) -> Path:
+        path = self._path()
+        return path.with_name(f".{path.name}.open")
+
+    def _copy(self, clip: VideoClip, kind: tuple[Any, ...]) -> None:
+        with clip.open() as source:
+            stream = video_stream(source, clip.name)
+            if _stream_kind(stream) != kind:
+                raise NotCopyableError(f"{clip.name} is encoded in another way than its episode")
+            if self._container is None:
+                self._open(stream, kind)
+            for data, key in _packets(source, stream, clip):
+                packet: Any = av.Packet(data)
+                packet.stream, packet.time_base = self._stream, 1 / self.rate
+                packet.pts = packet.dts = self._n_frames
+                packet.duration, packet.is_keyframe = 1, key
+                self._container.mux(packet)
+                self._n_frames += 1
+                self._n_bytes += len(data)
+
+    def _open(self, template: Any, kind: tuple[Any, ...]) -> None:
+        self._hidden().parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self._hidden()), "w", format="mp4")
+        # Opaque: as the packets are only copied, no codec is needed (decoders cannot be found by
+        # the encoder's name).
+        self._stream = self._container.add_stream_from_template(template, opaque=True)
+        self._stream.time_base = 1 / self.rate
+        self._kind, self._n_frames, self._n_bytes = kind, 0, 0
+
+    def _remember(self, samples: Mapping[int, np.ndarray], start: int) -> None:
         """Keep a few frames to compare with: an even sample of all frames of the file."""
-        for frame in {0, len(pictures) - 1, int(self._rng.integers(len(pictures)))}:
-            self._samples[start + frame] = pictures[frame].copy()
+        self._samples |= {start + number: picture for number, picture in samples.items()}
         while len(self._samples) > _SAMPLES:
             del self._samples[list(self._samples)[self._rng.integers(len(self._samples) - 1)]]
 
 
-def check_video(path: Path, samples: dict[int, np.ndarray], n_frames: int, rate: Fraction) -> float:
+def packet_bytes(path: Path) -> int:
+    """Bytes of all packets of a video file: what `VideoShards` measures its limit by."""
+    with av.open(str(path)) as container:
+        return sum(packet.size for packet in container.demux(container.streams.video[0]))
+
+
+def sample_numbers(length: int, seed: int) -> set[int]:
+    """Numbers of the frames of an episode that are read back: both ends and one between."""
+    return {0, length - 1, int(np.random.default_rng(seed).integers(length))}
+
+
+def _codec_name(stream: Any) -> str:
+    # Not the decoder's name, which depends on what FFmpeg was built with.
+    return str(stream.codec_context.codec.canonical_name)
+
+
+def _stream_kind(stream: Any) -> tuple[Any, ...]:
+    context = stream.codec_context
+    extra = bytes(context.extradata or b"")
+    return (_codec_name(stream), context.width, context.height, context.pix_fmt, extra)
+
+
+def _packets(container: Any, stream: Any, clip: VideoClip) -> Iterator[tuple[bytes, bool]]:
+    """The packets of a clip in order, each with whether it is a key frame."""
+    if clip.first:
+        container.seek(int(clip.first / clip.rate / stream.time_base), stream=stream)
+    found = 0
+    for packet in container.demux(stream):
+        if packet.size == 0 or found == clip.count:
+            break
+        if packet.pts is None or packet.pts != packet.dts:
+            raise NotCopyableError(f"{clip.name} has frames that depend on later ones")
+        at = packet.pts * stream.time_base * clip.rate
+        number = round(at) - clip.first
+        if number < found:
+            continue
+        if number != found or abs(at - round(at)) > 0.1:
+            raise NotCopyableError(f"{clip.name} has no frame {clip.first + found} on its grid")
+        if found == 0 and not packet.is_keyframe:
+            raise NotCopyableError(f"frame {clip.first} of {clip.name} is no key frame")
+        yield bytes(packet), packet.is_keyframe
+        found += 1
+    if found != clip.count:
+        raise NotCopyableError(f"{clip.name} ends before frame {clip.first + clip.count}")
+
+
+def check_video(
+    path: Path, samples: Mapping[int, np.ndarray], n_frames: int, rate: Fraction
+) -> float:
     """Read ``samples`` back by seek.
 
     Args:

@@ -1,16 +1,19 @@
-"""Writes a dataset episode by episode: LeRobot v3.0 exactly, in memory that does not grow.
+"""Writes a dataset episode by episode: LeRobot v3.0 exactly, durable, in memory that does not grow.
 
-Everything goes to a hidden folder beside the target, which is renamed when all is there, so that
-nothing half-written ever stands at the target. Per episode the frames are hashed, measured, encoded
-and written as one row group; statistics are merged on the way.
+An episode is *committed* when its files, then its row in meta/episodes, then the totals in
+meta/info.json have reached the disk, in this order; info.json, replaced in one step, is what makes
+it count. So at any instant the folder is a valid dataset of the episodes committed before, whatever
+ends the writer. Until `finish`, committed episodes lie in files of their own; `finish` packs them
+into files of the usual size beside the dataset and puts the result in its place in one step
+(`dp_hub.dataset.packing`).
 """
 
-import json
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,38 +23,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dp_hub import __version__
+from dp_hub.dataset import checksums
 from dp_hub.dataset import stats as st
 from dp_hub.dataset.arrow_arrays import vectors
-from dp_hub.dataset.card import dataset_card
-from dp_hub.dataset.features import INDEX_DTYPES, Column, fingerprint_header, info_features
-from dp_hub.dataset.hashing import Fingerprint, episode_sha256
-from dp_hub.dataset.images import encode_images
-from dp_hub.dataset.shards import (
-    CHUNKS_SIZE,
-    DATA_FILE_MB,
-    DATA_PATH,
-    EPISODES_PATH,
-    VIDEO_FILE_MB,
-    VIDEO_PATH,
-    ParquetShards,
-)
-from dp_hub.dataset.tables import (
-    frame_options,
-    frame_schema,
-    frame_table,
-    lists_of_one,
-    numbers,
-    stats_columns,
-    tasks_table,
-    texts,
-)
+from dp_hub.dataset.episode_table import EpisodeRow, OpenEpisodes, read_rows
+from dp_hub.dataset.episodes_io import Folder, open_folder
+from dp_hub.dataset.features import INDEX_DTYPES, Column, fingerprint_header
+from dp_hub.dataset.hashing import Fingerprint
+from dp_hub.dataset.lock import WriterLock
+from dp_hub.dataset.meta_files import MetaFiles, Sealed, is_open, known_checksums, sealed_files
+from dp_hub.dataset.packing import pack
+from dp_hub.dataset.preparing import Preparer, StoredEpisode
+from dp_hub.dataset.shards import DATA_PATH, ParquetShards, number_of
+from dp_hub.dataset.tables import frame_options, frame_schema, frame_table, numbers
+from dp_hub.dataset.totals import Totals
 from dp_hub.errors import DataError
+from dp_hub.files import finish_replacing, replace_folder, sync_folder, sync_tree, write_draft
 from dp_hub.replay.episode import Episode
 
-_ROWS_PER_FLUSH = 512  # episodes
-_ROWS_PER_BLOCK = 50_000  # frames
-_SMALL = 16_000_000  # bytes of low-dimensional values that may be in memory at once
+_ROWS_DURABLE = 64  # of a file of meta/episodes that is replaced at every commit
+_ROWS_GROUPED = 512
+
+
+class WriteError(DataError):
+    """The disk is full, or a file cannot be written. What was committed before is kept."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +71,10 @@ class Written:
 
 
 class DatasetWriter:
-    """A new dataset at ``target``; use as a context manager and call `finish` at the end.
+    """A new dataset at ``target``, or, with `resume`, more episodes for one that is there.
 
-    Leaving the context without `finish` removes everything written.
+    Use as a context manager and call `finish` at the end. What was committed before the context
+    is left in another way stays, a valid dataset that `resume` continues.
 
     Args:
         target: the folder to make; refused if it exists.
@@ -86,9 +82,15 @@ class DatasetWriter:
         fps: frames per second.
         robot_type: LeRobot's ``robot_type``.
         source: where the episodes come from, for meta/dp_hub.json.
+        sources: datasets that this one is made from, for meta/dp_hub.json.
+        license: identifier of the data's licence, if known.
+        work: where to write until `finish` moves the whole to ``target``; default: ``target``
+            itself, which then exists from the first episode on.
+        commit_s: 0 commits every episode before `add_episode` returns; more lets episodes wait
+            up to so many seconds to be committed together, which is faster for many small ones.
         threads: how many encode pictures; default: the cores this process may use.
     Raises:
-        DataError: the target exists.
+        DataError: the target exists, or another process is writing it.
     """
 
     def __init__(
@@ -99,123 +101,235 @@ class DatasetWriter:
         fps: float,
         robot_type: str | None = None,
         source: Mapping[str, Any] | None = None,
+        sources: Sequence[Mapping[str, Any]] = (),
+        license: str | None = None,
+        work: Path | None = None,
+        commit_s: float = 0.0,
         threads: int | None = None,
     ) -> None:
         self.target = Path(target)
-        refuse_existing(self.target)
         if not fps > 0:
             raise DataError(f"fps is {fps}; it has to be positive")
-        self.columns = list(columns)
-        self.fps = int(fps) if float(fps).is_integer() else float(fps)
-        self._robot_type, self._source = robot_type, dict(source or {})
-        self._vectors = [c for c in self.columns if not c.is_visual]
-        self._visuals = [c for c in self.columns if c.is_visual]
+        self._lock = WriterLock(self.target)
+        try:
+            finish_replacing(self.target)
+            refuse_existing(self.target)
+            self.work = work or self.target
+            refuse_existing(self.work)
+            meta = MetaFiles(
+                columns=tuple(columns),
+                fps=int(fps) if float(fps).is_integer() else float(fps),
+                robot_type=robot_type,
+                source=dict(source or {}),
+                sources=tuple(sources),
+                license=license,
+            )
+            self._begin(meta, commit_s, threads)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @classmethod
+    def resume(
+        cls,
+        target: str | Path,
+        *,
+        work: Path | None = None,
+        commit_s: float = 0.0,
+        threads: int | None = None,
+    ) -> Self:
+        """A writer that adds to the dataset at ``work or target``, finished or cut off.
+
+        Files that are there are never changed: new episodes go to new ones.
+
+        Raises:
+            DataError: there is no dataset, another program made it, or another process is
+                writing it.
+        """
+        writer = cls.__new__(cls)
+        writer.target = Path(target)
+        writer.work = work or writer.target
+        writer._lock = WriterLock(writer.target)
+        try:
+            finish_replacing(writer.target)
+            writer._begin(MetaFiles.of(open_folder(writer.work)), commit_s, threads)
+        except BaseException:
+            writer._lock.release()
+            raise
+        return writer
+
+    def _begin(self, meta: MetaFiles, commit_s: float, threads: int | None) -> None:
+        self._meta, self._commit_s = meta, commit_s
+        self.columns, self.fps = list(meta.columns), meta.fps
         self._schema = frame_schema(self.columns)
-        self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
+        n_threads = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="encode")
+        self._preparer = Preparer(self.columns, fps=self.fps, pool=self._pool, ahead=2 * n_threads)
+        self._closed = False
+        self._start()
+
+    def _start(self) -> None:
+        """Stand where the committed episodes end; also after a failure."""
+        for leftover in (self._draft("new"), self._draft("packing")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._totals = Totals(self.columns)
         self._fingerprint = Fingerprint(fingerprint_header(self.columns, self.fps))
         self._tasks: dict[str, int] = {}
-        self._n_episodes = self._n_frames = 0
-        self._nonfinite: dict[str, int] = {}
-        self._sizes = {c.feature: (c.shape[0], False) for c in self._vectors}
-        self._sizes |= {name: (1, False) for name in INDEX_DTYPES}
-        self._n_low = sum(size for size, _ in self._sizes.values())
-        self._sizes |= {c.feature: (c.shape[2], True) for c in self._visuals}
-        self._running = st.Running(self._n_low)
-        self._counts = {c.feature: np.zeros((c.shape[2], 256), np.int64) for c in self._visuals}
-        self._n_pictures = dict.fromkeys(self._counts, 0)
-        self._open_folder()
+        self._sealed, self._reopened = Sealed(), True
+        self._folder = self.work if self.work.exists() else self._draft("new")
+        start, rows = Sealed(), None
+        if self.work.exists():
+            start, rows = self._load(open_folder(self.work))
+        self._open_files(start, rows)
+        self._n_committed, self._n_tasks = self.n_episodes, len(self._tasks)
+        self._last_commit_s = time.monotonic()
+        self._broken = False
 
-    def _open_folder(self) -> None:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        name = f".{self.target.name}.{uuid.uuid4().hex[:8]}.partial"
-        self._folder = self.target.parent / name
-        self._folder.mkdir()
+    def _load(self, folder: Folder) -> tuple[Sealed, pa.Table | None]:
+        """Take in what is there. Numbers of the next files, and the rows that are in the next file
+        of meta/episodes already."""
+        n_episodes = folder.info["total_episodes"]
+        table = pq.read_table(folder.root / "meta" / "tasks.parquet")
+        for task in table["task"].to_pylist()[: folder.info["total_tasks"]]:
+            self._tasks[task] = len(self._tasks)
+        self._reopened = is_open(folder)
+        next_data, next_videos = 0, {c.feature: 0 for c in self.columns if c.dtype == "video"}
+        n_files, last = 0, None
+        for number, rows in read_rows(folder.root, n_episodes):
+            n_files, last = number + 1, rows
+            self._totals.add_table(rows)
+            for sha256 in rows["sha256"].to_pylist():
+                self._fingerprint.add(sha256)
+            next_data = max(next_data, _last_number(rows, "data") + 1)
+            for feature, following in next_videos.items():
+                last_used = _last_number(rows, f"videos/{feature}")
+                next_videos[feature] = max(following, last_used + 1)
+        if not self._reopened:
+            self._sealed = Sealed(next_data, n_files, next_videos)
+            return self._sealed, None
+        self._sealed = sealed_files(folder)
+        if n_files <= self._sealed.episodes or last is None or len(last) >= self._rows_per_file:
+            return Sealed(next_data, n_files, next_videos), None
+        return Sealed(next_data, n_files - 1, next_videos), last
+
+    @property
+    def _rows_per_file(self) -> int:
+        return _ROWS_GROUPED if self._commit_s else _ROWS_DURABLE
+
+    def _open_files(self, start: Sealed, rows: pa.Table | None) -> None:
         options = frame_options(self.columns)
-        self._frames = ParquetShards(self._folder, DATA_PATH, self._schema, options)
-        self._episodes = _EpisodeTable(self._folder, self._sizes)
+        self._frames = ParquetShards(
+            self._folder, DATA_PATH, self._schema, options, first_number=start.data
+        )
+        self._episodes = OpenEpisodes(
+            self._folder,
+            self._totals.sizes,
+            first_number=start.episodes,
+            rows_per_file=self._rows_per_file,
+            written=rows,
+        )
         self._videos: dict[str, Any] = {}
-        for column in self._visuals:
+        for column in self.columns:
             if column.dtype == "video":
                 from dp_hub.dataset.video import VideoShards
 
                 self._videos[column.feature] = VideoShards(
-                    self._folder, column.feature, fps=self.fps, codec=column.encoding or "h264"
+                    self._folder,
+                    column.feature,
+                    fps=self.fps,
+                    first_number=start.videos.get(column.feature, 0),
                 )
+
+    @property
+    def n_episodes(self) -> int:
+        """Episodes added so far, those that were there before included."""
+        return self._totals.n_episodes
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of all these episodes."""
+        return self._totals.n_frames
 
     def add_episode(self, episode: Episode) -> str:
         """Write one episode, whose data is keyed as in the source. Returns its sha256.
 
         Raises:
             DataError: a key is missing, of another shape or type than in the first episode, or an
-                action is not finite.
+                action is not finite. Nothing of it was written.
+            WriteError: the disk is full or cannot be written. The episodes committed before are
+                kept; with ``commit_s=0`` that is all of them, and the writer can go on.
         """
-        number = self._n_episodes
-        stored = self._stored(episode, number)
-        encoded = {
-            c.feature: encode_images(stored[c.feature], c.encoding or "webp", self._pool)
-            for c in self._visuals
-            if c.dtype == "image"
-        }
-        task = episode.task or ""
-        sha256 = episode_sha256(self.columns, stored, task, video=self._video_description())
-        index = self._index(episode.length, self._tasks.setdefault(task, len(self._tasks)))
-        measured, counts = self._measure(stored, index)
-        row = self._write_videos(stored)
-        pictures = {feature: list(data) for feature, data in encoded.items()}
-        table = frame_table(self._schema, self.columns, stored, pictures, index)
-        chunk, file = self._frames.write(table)
-        first = self._n_frames
-        self._n_frames += episode.length
-        self._episodes.add(
-            {
-                "episode_index": number,
-                "tasks": task,
-                "length": episode.length,
-                "data/chunk_index": chunk,
-                "data/file_index": file,
-                "dataset_from_index": first,
-                "dataset_to_index": self._n_frames,
-                **row,
-            },
-            measured,
-            counts,
-            {"sha256": sha256, "metadata": json.dumps(dict(episode.metadata), sort_keys=True)},
-        )
-        self._n_episodes += 1
-        self._fingerprint.add(sha256)
-        return sha256
+        return self.add_stored(self._preparer.prepare(episode, self.n_episodes))
+
+    def add_stored(self, episode: StoredEpisode) -> str:
+        """As `add_episode`, for what files hold of an episode already."""
+        if self._broken:
+            raise WriteError(
+                f"{self.target} could not be written before, so nothing can be added",
+                hint="start again: committed episodes are kept",
+            )
+        with self._whole_or_not():
+            self._append(episode)
+            waited_s = time.monotonic() - self._last_commit_s
+            if waited_s >= self._commit_s or len(self._episodes.pending) >= _ROWS_GROUPED:
+                self._commit()
+        return episode.sha256
+
+    def commit(self) -> None:
+        """Make every episode so far durable and part of the dataset."""
+        with self._whole_or_not():
+            self._commit()
 
     def finish(self) -> Written:
-        """Complete the dataset and put it at the target.
+        """Complete the dataset: whole files, exact statistics, card, checksums.
 
         Raises:
             DataError: there are no episodes, video frames do not come back, or the target
                 appeared meanwhile.
+            WriteError: the disk is full or cannot be written; committed episodes are kept.
         """
-        if not self._n_episodes:
+        if not self.n_episodes:
             raise DataError("there are no episodes to write")
-        self._frames.close()
-        self._episodes.close()
-        for video in self._videos.values():
-            video.close()
-        self._pool.shutdown()
-        self._write_meta()
-        n_bytes = sum(p.stat().st_size for p in self._folder.rglob("*") if p.is_file())
-        refuse_existing(self.target)
-        os.rename(self._folder, self.target)
-        worst = min((video.worst_db for video in self._videos.values()), default=None)
+        self.commit()
+        packing = self._draft("packing")
+        try:
+            nonfinite = self._pack(packing)
+            n_bytes = sum(p.stat().st_size for p in packing.rglob("*") if p.is_file())
+            if self.work == self.target:
+                replace_folder(packing, self.target)
+            else:
+                refuse_existing(self.target)
+                os.rename(packing, self.target)
+                sync_folder(self.target.parent)
+                shutil.rmtree(self.work)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            shutil.rmtree(packing, ignore_errors=True)
+        self.close()
+        worst = min((video.worst_db for video in self._videos.values()), default=float("inf"))
         return Written(
             path=self.target,
             columns=tuple(self.columns),
             fps=self.fps,
-            n_episodes=self._n_episodes,
-            n_frames=self._n_frames,
+            n_episodes=self.n_episodes,
+            n_frames=self.n_frames,
             tasks=tuple(self._tasks),
             fingerprint=self._fingerprint.hexdigest(),
             n_bytes=n_bytes,
-            nonfinite=self._nonfinite,
-            worst_video_db=worst,
+            nonfinite=nonfinite,
+            worst_video_db=None if worst == float("inf") else worst,
         )
+
+    def close(self) -> None:
+        """Let go of the dataset as it is committed; `finish` has done so already."""
+        if not self._closed:
+            self._closed = True
+            self._pool.shutdown(cancel_futures=True)
+            self._abandon_files()
+            if self._folder != self.work:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -226,194 +340,140 @@ class DatasetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        if self._folder.exists():
-            for video in self._videos.values():
-                video.abandon()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            if not self._closed and not self._broken:
+                self.commit()
+        finally:
+            self.close()
 
-    def _stored(self, episode: Episode, number: int) -> dict[str, np.ndarray]:
-        wanted = {column.key for column in self.columns}
-        if missing := wanted - set(episode.data):
-            raise DataError(f"episode {number} has no {', '.join(sorted(missing))}")
-        stored = {}
-        for column in self.columns:
-            values = column.to_stored(np.asarray(episode.data[column.key]), episode=number)
-            if values.dtype.kind == "f":
-                self._check_finite(column, values, number)
-            stored[column.feature] = values
-        return stored
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """Let what fails inside, or is interrupted, leave only what is committed."""
+        self._broken = True
+        try:
+            yield
+        except BaseException as error:
+            self._abandon_files()
+            if self._commit_s == 0:  # nothing but the episode at hand is lost
+                self._start()
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
+            raise
+        self._broken = False
 
-    def _check_finite(self, column: Column, values: np.ndarray, number: int) -> None:
-        # A sum is finite only if all terms are; overflow is looked at again.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(values.sum()):
-                return
-        bad = ~np.isfinite(values).all(axis=1)
-        if not bad.any():
-            return
-        if column.feature.startswith("action"):
-            step = int(np.argmax(bad))
-            raise DataError(
-                f"{column.key} of episode {number} is {values[step].tolist()} at step {step}; "
-                f"{int(bad.sum())} of its {len(bad)} steps are not finite",
-                hint="a policy cannot learn from that: mend or leave out the episode in the source",
-            )
-        self._nonfinite[column.feature] = self._nonfinite.get(column.feature, 0) + int(bad.sum())
+    def _append(self, episode: StoredEpisode) -> None:
+        task = self._tasks.setdefault(episode.task, len(self._tasks))
+        index = self._index(episode.length, task)
+        videos: dict[str, Any] = {}
+        names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        for feature, video in self._videos.items():
+            places = video.append(episode.clips[feature], episode.samples.get(feature))
+            videos |= {f"videos/{feature}/{n}": p for n, p in zip(names, places, strict=True)}
+        arrays = {**episode.arrays, **{name: numbers(values) for name, values in index.items()}}
+        chunk, file = self._frames.write(frame_table(self._schema, arrays))
+        row = EpisodeRow(
+            facts={
+                "episode_index": self.n_episodes,
+                "tasks": episode.task,
+                "length": episode.length,
+                "data/chunk_index": chunk,
+                "data/file_index": file,
+                "dataset_from_index": self.n_frames,
+                "dataset_to_index": self.n_frames + episode.length,
+                **videos,
+            },
+            stats=self._totals.with_index(episode.stats, st.side_by_side(list(index.values()))),
+            counts=self._totals.counts_of(episode.length, episode.n_pictures),
+            histograms=episode.histograms,
+            sha256=episode.sha256,
+            metadata=episode.metadata,
+        )
+        self._episodes.pending.append(row)
+        self._totals.add(row, episode.length)
+        self._fingerprint.add(episode.sha256)
 
     def _index(self, length: int, task: int) -> dict[str, np.ndarray]:
         frame = np.arange(length, dtype=np.int64)
-        return {
+        index: dict[str, np.ndarray] = {
             "timestamp": (frame / self.fps).astype(np.float32),
             "frame_index": frame,
-            "episode_index": np.full(length, self._n_episodes, np.int64),
-            "index": frame + self._n_frames,
+            "episode_index": np.full(length, self.n_episodes, np.int64),
+            "index": frame + self.n_frames,
             "task_index": np.full(length, task, np.int64),
         }
+        assert list(index) == list(INDEX_DTYPES), list(index)
+        return index
 
-    def _measure(
-        self, stored: Mapping[str, np.ndarray], index: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, list[int]]:
-        """Statistics (9, D) of one episode and the count behind each feature's."""
-        vectors = [stored[c.feature] for c in self._vectors]
-        matrix = st.side_by_side([*vectors, *index.values()])
-        parts = [st.matrix_stats(matrix)]
-        self._running.add(parts[0], len(matrix))
-        counts = [len(matrix)] * (len(self._vectors) + len(INDEX_DTYPES))
-        for column in self._visuals:
-            levels, n_pictures = st.picture_counts(stored[column.feature])
-            parts.append(st.picture_stats(levels))
-            counts.append(n_pictures)
-            self._counts[column.feature] += levels
-            self._n_pictures[column.feature] += n_pictures
-        return np.concatenate(parts, axis=1), counts
+    def _commit(self) -> None:
+        if not self._episodes.pending:
+            return
+        if not self._reopened:
+            self._meta.reopen(self._folder, self._sealed)
+            self._reopened = True
+        self._frames.close()
+        for video in self._videos.values():
+            video.close()
+        for part in ("data", "videos"):
+            for path, _, _ in os.walk(self._folder / part):
+                sync_folder(Path(path))
+        if not self._n_committed:
+            self._meta.write_open(self._folder, self._sealed)
+        if len(self._tasks) != self._n_tasks:
+            self._meta.write_tasks(self._folder, list(self._tasks))
+        self._episodes.commit()
+        stats, _ = self._totals.as_json()
+        if not self._n_committed:
+            self._meta.write_card(self._folder, self._totals, list(self._tasks))
+        self._meta.write_totals(self._folder, self._totals, len(self._tasks), stats)
+        if self._folder != self.work:
+            os.rename(self._folder, self.work)
+            sync_folder(self.work.parent)
+            self._folder = self.work
+            for part_of in (self._frames, self._episodes, *self._videos.values()):
+                part_of.root = self.work
+        self._n_committed, self._n_tasks = self.n_episodes, len(self._tasks)
+        self._last_commit_s = time.monotonic()
 
-    def _write_videos(self, stored: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        row: dict[str, Any] = {}
-        for feature, video in self._videos.items():
-            names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-            places = video.write(stored[feature])
-            row |= {f"videos/{feature}/{n}": p for n, p in zip(names, places, strict=True)}
-        return row
-
-    def _video_description(self) -> str:
-        if not self._videos:
-            return ""
-        from dp_hub.dataset.video import describe_encoding
-
-        codec = next(c.encoding for c in self._visuals if c.dtype == "video")
-        return describe_encoding(codec or "h264")
-
-    def _write_meta(self) -> None:
-        info = self._info()
-        _write_json(self._folder / "meta" / "info.json", info)
-        _write_json(self._folder / "meta" / "stats.json", self._stats())
-        _write_json(
-            self._folder / "meta" / "dp_hub.json",
-            {
-                "format": 1,
-                "fingerprint": self._fingerprint.hexdigest(),
-                "created_by": f"dp_hub {__version__}",
-                "source": self._source,
-                "keys": {column.key: column.provenance() for column in self.columns},
-                "license": None,
-            },
+    def _pack(self, into: Path) -> dict[str, int]:
+        """Make the finished dataset at ``into``. Returns how many frames are not finite."""
+        pack(
+            self.work,
+            into,
+            columns=self.columns,
+            fps=self.fps,
+            sealed=self._sealed,
+            n_episodes=self.n_episodes,
         )
-        pq.write_table(tasks_table(list(self._tasks)), self._folder / "meta" / "tasks.parquet")
-        card = dataset_card(info, self.columns, list(self._tasks))
-        (self._folder / "README.md").write_text(card, encoding="utf-8")
-
-    def _info(self) -> dict[str, Any]:
-        features = info_features(self.columns)
-        for column in self._visuals:
-            if column.dtype == "video":
-                from dp_hub.dataset.video import video_info
-
-                features[column.feature]["info"] = video_info(
-                    column.shape, self.fps, column.encoding or "h264"
-                )
-        return {
-            "codebase_version": "v3.0",
-            "robot_type": self._robot_type,
-            "total_episodes": self._n_episodes,
-            "total_frames": self._n_frames,
-            "total_tasks": len(self._tasks),
-            "chunks_size": CHUNKS_SIZE,
-            "data_files_size_in_mb": DATA_FILE_MB,
-            "video_files_size_in_mb": VIDEO_FILE_MB,
-            "fps": self.fps,
-            "splits": {"train": f"0:{self._n_episodes}"},
-            "data_path": DATA_PATH,
-            "video_path": VIDEO_PATH if self._videos else None,
-            "features": features,
+        meta, tasks = self._meta, list(self._tasks)
+        meta.write_tasks(into, tasks)
+        stats, nonfinite = self._totals.as_json(into)
+        meta.write_totals(into, self._totals, len(tasks), stats)
+        meta.write_finished(into, self._fingerprint.hexdigest())
+        meta.write_card(into, self._totals, tasks)
+        known = known_checksums(self.work) or checksums.read_checksums(self.work) or {}
+        unchanged = {name for name in known if name.startswith(("data/", "videos/"))}
+        sums = {
+            name: known[name] if name in unchanged else checksums.file_sum(into / name)
+            for name in checksums.covered_files(into)
         }
+        write_draft(into / checksums.PATH, checksums.encode_checksums(sums))
+        sync_tree(into)
+        return nonfinite
 
-    def _stats(self) -> dict[str, Any]:
-        run = self._running
-        whole = np.stack([run.min, run.max, run.mean, run.std])
-        sizes = {name: size for name, (size, picture) in self._sizes.items() if not picture}
-        files = sorted((self._folder / "data").rglob("*.parquet"))
-        blocks = _column_blocks(files, list(sizes), small=8 * self._n_low * self._n_frames < _SMALL)
-        result = {}
-        for feature, part in st.split(whole, sizes):
-            n_bytes = 8 * part.shape[1] * self._n_frames
-            quantiles = st.column_quantiles(blocks(feature), part[0], part[1], n_bytes)
-            exact = np.concatenate([part, quantiles])
-            result[feature] = st.as_json(exact, run.count, picture=False)
-        for feature, counts in self._counts.items():
-            measured = st.picture_stats(counts)
-            result[feature] = st.as_json(measured, self._n_pictures[feature], picture=True)
-        return result
+    def _abandon_files(self) -> None:
+        self._frames.abandon()
+        for video in self._videos.values():
+            video.abandon()
 
+    def _draft(self, purpose: str) -> Path:
+        return self.target.with_name(f".{self.target.name}.{purpose}")
 
-class _EpisodeTable:
-    """meta/episodes: rows are collected and written some hundreds at a time."""
-
-    def __init__(self, folder: Path, sizes: Mapping[str, tuple[int, bool]]) -> None:
-        self._folder, self._sizes = folder, sizes
-        self._rows: list[dict[str, Any]] = []
-        self._stats: list[np.ndarray] = []
-        self._counts: list[list[int]] = []
-        self._extras: list[dict[str, str]] = []
-        self._shards: ParquetShards | None = None
-
-    def add(
-        self, row: dict[str, Any], stats: np.ndarray, counts: list[int], extras: dict[str, str]
-    ) -> None:
-        self._rows.append(row)
-        self._stats.append(stats)
-        self._counts.append(counts)
-        self._extras.append(extras)
-        if len(self._rows) == _ROWS_PER_FLUSH:
-            self._flush()
-
-    def close(self) -> None:
-        if self._rows:
-            self._flush()
-        if self._shards is not None:
-            self._shards.close()
-
-    def _flush(self) -> None:
-        columns: dict[str, Any] = {}
-        for name, value in self._rows[0].items():
-            dtype = np.float64 if isinstance(value, float) else np.int64
-            columns[name] = (
-                lists_of_one(texts([row[name] for row in self._rows]))
-                if isinstance(value, str)
-                else numbers(np.array([row[name] for row in self._rows], dtype))
-            )
-        columns |= stats_columns(self._sizes, np.stack(self._stats), np.array(self._counts))
-        place = self._shards.next_place() if self._shards is not None else (0, 0)
-        for name, value in zip(("chunk_index", "file_index"), place, strict=True):
-            columns[f"meta/episodes/{name}"] = numbers(np.full(len(self._rows), value, np.int64))
-        for name in self._extras[0]:
-            columns[name] = texts([extra[name] for extra in self._extras])
-        table = pa.table(columns)
-        if self._shards is None:
-            options = {"compression": "snappy"}
-            self._shards = ParquetShards(self._folder, EPISODES_PATH, table.schema, options)
-        self._shards.write(table)
-        self._rows, self._stats, self._counts, self._extras = [], [], [], []
+    def _unwritable(self, error: OSError) -> WriteError:
+        kept = f"its {self._n_committed} committed episodes are kept"
+        return WriteError(
+            f"{self.target} cannot be written: {error.strerror or error}; {kept}",
+            hint="make room on the disk, then go on",
+        )
 
 
 def refuse_existing(target: Path) -> None:
@@ -424,33 +484,6 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def _column_blocks(
-    files: Sequence[Path], features: list[str], *, small: bool
-) -> Callable[[str], Callable[[], Iterable[np.ndarray]]]:
-    """Gives the rows of a feature, ``(T, n)`` at a time. Small tables are read once for all."""
-    if not small:
-        return lambda feature: lambda: _blocks(files, feature)
-    table = pa.concat_tables([pq.ParquetFile(path).read(columns=features) for path in files])
-    return lambda feature: lambda: [vectors(table[feature])]
-
-
-def _blocks(files: Iterable[Path], feature: str) -> Iterator[np.ndarray]:
-    for path in files:
-        file = pq.ParquetFile(path)
-        groups: list[int] = []
-        n_rows = 0
-        for group in range(file.num_row_groups):
-            groups.append(group)
-            n_rows += file.metadata.row_group(group).num_rows
-            if n_rows >= _ROWS_PER_BLOCK or group == file.num_row_groups - 1:
-                yield vectors(file.read_row_groups(groups, columns=[feature]).column(0))
-                groups, n_rows = [], 0
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _last_number(table: pa.Table, prefix: str) -> int:
+    chunk, file = (vectors(table[f"{prefix}/{n}_index"])[:, 0] for n in ("chunk", "file"))
+    return int(number_of(chunk, file).max())

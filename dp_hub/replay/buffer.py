@@ -4,6 +4,7 @@ Read with every check the original leaves out (equal lengths, increasing ends, m
 and forwards without decoding a chunk twice, so that memory stays at a few chunks.
 """
 
+import itertools
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -119,14 +120,19 @@ class ReplayBuffer:
         return _decode(self._array(key), f"data/{key}", start, stop, self.path)
 
     def episodes(
-        self, keys: Sequence[str] | None = None, *, compact: Collection[str] = ()
+        self,
+        keys: Sequence[str] | None = None,
+        *,
+        compact: Collection[str] = (),
+        start: int = 0,
     ) -> Iterator[dict[str, np.ndarray]]:
-        """All episodes in order, each a dict of ``(T, ...)`` arrays; every chunk decoded once.
+        """Episodes in order, each a dict of ``(T, ...)`` arrays; every chunk decoded once.
 
         Args:
             keys: which keys; default: all.
             compact: float keys to give as uint8 wherever that changes no value (the published
                 PushT pictures are whole numbers in float32, four times the memory).
+            start: number of the first one.
         """
         chosen = self.keys() if keys is None else list(keys)
         rows = {
@@ -139,10 +145,9 @@ class ReplayBuffer:
             )
             for key in chosen
         }
-        start = 0
-        for stop in self.episode_ends.tolist():
-            yield {key: rows[key].take(start, stop) for key in chosen}
-            start = stop
+        bounds = [0, *self.episode_ends.tolist()][start:]
+        for first, stop in itertools.pairwise(bounds):
+            yield {key: rows[key].take(first, stop) for key in chosen}
 
     def episode_metadata(self) -> list[dict[str, Any]]:
         """Per-episode facts: arrays of length E under meta/, and ``episodes`` of the attributes."""

@@ -42,6 +42,8 @@ class Converter(Protocol):
         """What is at ``path``. Raises DataError where it does not hold together."""
         ...
 
-    def episodes(self, path: Path, *, drop: Collection[str] = ()) -> Iterator[Episode]:
-        """Its episodes in order, without the keys in ``drop``."""
+    def episodes(
+        self, path: Path, *, drop: Collection[str] = (), start: int = 0
+    ) -> Iterator[Episode]:
+        """Its episodes in order, from number ``start`` on, without the keys in ``drop``."""
         ...

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import zarr
 
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.export import export_zarr
+from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay, write_replay
 
@@ -183,14 +185,54 @@ def test_chunk_damaged_in_the_middle_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_interrupted_conversion_leaves_nothing(tmp_path, pusht_first5_zip):
+def interrupt_after(n_episodes):
     def interrupt(progress):
-        if progress.episodes == 2:
+        if progress.episodes == n_episodes:
             raise KeyboardInterrupt
 
+    return interrupt
+
+
+@pytest.mark.parametrize("images", ["webp", "png", "video"])
+def test_interrupted_conversion_goes_on_and_ends_bit_equal(tmp_path, pusht_first5_zip, images):
+    convert("zarr", pusht_first5_zip, tmp_path / "whole", images=images)
+    for n_episodes in (1, 3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            convert(
+                "zarr",
+                pusht_first5_zip,
+                tmp_path / "ds",
+                images=images,
+                on_progress=interrupt_after(n_episodes),
+            )
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            ".ds.partial",
+            ".ds.partial.json",
+            "whole",
+        ]
+        assert open_dataset(tmp_path / ".ds.partial").n_episodes == n_episodes
+    convert("zarr", pusht_first5_zip, tmp_path / "ds", images=images)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ds", "whole"]
+    assert files_of(tmp_path / "ds") == files_of(tmp_path / "whole")
+
+
+def test_interrupted_conversion_goes_on_only_as_it_was_asked_for(tmp_path, pusht_first5_zip):
+    source = tmp_path / "in.zarr.zip"
+    source.write_bytes(pusht_first5_zip.read_bytes())
     with pytest.raises(KeyboardInterrupt):
-        convert("zarr", pusht_first5_zip, tmp_path / "ds", on_progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
+        convert("zarr", source, tmp_path / "ds", on_progress=interrupt_after(2))
+    with pytest.raises(DataError, match="images was 'auto', is 'png'") as caught:
+        convert("zarr", source, tmp_path / "ds", images="png")
+    assert "remove" in caught.value.hint
+    os.utime(source)
+    with pytest.raises(DataError, match="has changed since its conversion"):
+        convert("zarr", source, tmp_path / "ds")
+    assert open_dataset(tmp_path / ".ds.partial").n_episodes == 2
+
+
+def files_of(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in folder.rglob("*") if p.is_file()}  # fmt: skip
 
 
 def test_export_of_something_else_is_refused(tmp_path, pusht_first5_zip):
@@ -222,11 +264,11 @@ with open("/proc/self/status") as status:
 """
 
 
-def test_ten_times_the_episodes_take_the_same_memory(tmp_path):
+def test_five_times_the_episodes_take_the_same_memory(tmp_path):
     peaks = []
-    for n_episodes in (200, 2000):
+    for n_episodes in (600, 3000):
         rng = np.random.default_rng(0)
-        # 64x64 pictures, mostly flat so that encoding is quick: 2000 episodes are 490 MB decoded.
+        # 64x64 pictures, mostly flat so that encoding is quick: 3000 episodes are 740 MB decoded.
         shades = rng.integers(0, 256, (n_episodes, 20, 1, 1, 3)).astype(np.uint8)
         episodes = (
             {"action": rng.normal(size=(20, 2)), "img": np.tile(s, (1, 64, 64, 1))} for s in shades

@@ -1,7 +1,6 @@
 """Pictures survive encoding bit for bit and open everywhere as what they are."""
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dp_hub.dataset.convert import convert
-from dp_hub.dataset.images import decode_image, encode_images
+from dp_hub.dataset.images import decode_image, episode_encoder
 from dp_hub.errors import DataError
 
 
@@ -17,8 +16,7 @@ from dp_hub.errors import DataError
 @pytest.mark.parametrize("size", [(16, 20), (96, 96), (150, 30)])
 def test_pictures_come_back_bit_for_bit_in_order(encoding, size):
     pictures = np.random.default_rng(0).integers(0, 256, (70, *size, 3)).astype(np.uint8)
-    with ThreadPoolExecutor(2) as pool:
-        encoded = list(encode_images(pictures, encoding, pool))
+    encoded = episode_encoder(encoding, 70, (*size, 3))(pictures)
     assert len(encoded) == 70
     for data, picture in zip(encoded, pictures, strict=True):
         np.testing.assert_array_equal(decode_image(data, (*size, 3)), picture)
@@ -28,8 +26,7 @@ def test_pictures_come_back_bit_for_bit_in_order(encoding, size):
 
 def test_grey_pictures_come_back(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 1)).astype(np.uint8)
-    with ThreadPoolExecutor(1) as pool:
-        (first, *_) = encode_images(pictures, "png", pool)
+    first, *_ = episode_encoder("png", 3, (40, 30, 1))(pictures)
     assert Image.open(io.BytesIO(first)).mode == "L"
     np.testing.assert_array_equal(decode_image(first, (40, 30, 1)), pictures[0])
 
@@ -37,10 +34,10 @@ def test_grey_pictures_come_back(tmp_path):
 def test_transposed_pictures_are_encoded_as_seen():
     pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 24)).astype(np.uint8)
     turned = pictures.transpose(0, 2, 3, 1)
-    with ThreadPoolExecutor(1) as pool:
-        for encoding in ("webp", "png"):
-            for data, picture in zip(encode_images(turned, encoding, pool), turned, strict=True):
-                np.testing.assert_array_equal(decode_image(data, (20, 24, 3)), picture)
+    for encoding in ("webp", "png"):
+        encode = episode_encoder(encoding, 2, (20, 24, 3))
+        for data, picture in zip(encode(turned), turned, strict=True):
+            np.testing.assert_array_equal(decode_image(data, (20, 24, 3)), picture)
 
 
 def test_bytes_that_are_no_picture_or_of_another_size_are_refused():

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dp_hub.dataset import writer as writer_module
+from dp_hub.dataset import shards
 from dp_hub.dataset.features import fingerprint_header, plan_columns
 from dp_hub.dataset.hashing import fingerprint
 from dp_hub.dataset.images import decode_image
+from dp_hub.dataset.reader import open_dataset
 from dp_hub.dataset.writer import DatasetWriter
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode
@@ -207,6 +208,7 @@ def test_provenance_names_keys_and_fingerprint(dataset):
         "feature": "observation.image",
         "shape": [16, 16, 3],
         "dtype": "uint8",
+        "encoding": "webp",
     }
     assert found["license"] is None
     columns = plan_columns(next(make_episodes()).data)
@@ -233,35 +235,25 @@ def test_episode_hash_is_the_documented_one(tmp_path):
     assert found == expected.hexdigest()
 
 
-def test_full_files_roll_over_gapless(tmp_path, monkeypatch):
-    shards = writer_module.ParquetShards
-    monkeypatch.setattr(
-        writer_module,
-        "ParquetShards",
-        lambda *args: shards(*args, limit_bytes=1),
-    )
-    monkeypatch.setattr(writer_module, "_ROWS_PER_FLUSH", 2)
-    write(tmp_path / "ds")
+@pytest.mark.parametrize("commit_s", [0, 60])
+def test_full_files_roll_over_gapless(tmp_path, monkeypatch, commit_s):
+    monkeypatch.setattr(shards, "ROW_GROUPS_PER_FILE", 2)
+    write(tmp_path / "ds", list(make_episodes((3, 4, 5, 6, 7))), commit_s=commit_s)
     names = sorted(str(p.relative_to(tmp_path / "ds")) for p in tmp_path.rglob("*.parquet"))
     assert names == [
         *(f"data/chunk-000/file-00{i}.parquet" for i in range(3)),
-        *(f"meta/episodes/chunk-000/file-00{i}.parquet" for i in range(2)),
+        "meta/episodes/chunk-000/file-000.parquet",
         "meta/tasks.parquet",
     ]
-    tables = [
-        pq.read_table(tmp_path / f"ds/meta/episodes/chunk-000/file-00{i}.parquet") for i in (0, 1)
-    ]
-    table = pa.concat_tables(tables)
-    assert table["data/file_index"].to_pylist() == [0, 1, 2]
-    assert table["meta/episodes/file_index"].to_pylist() == [0, 0, 1]
+    assert rows(tmp_path / "ds")["data/file_index"].to_pylist() == [0, 0, 1, 1, 2]
 
 
-def test_nan_in_an_action_names_key_episode_and_step_and_leaves_nothing(tmp_path):
+def test_nan_in_an_action_names_key_episode_and_step_and_keeps_those_before(tmp_path):
     episodes = list(make_episodes())
     episodes[1].data["action"][2, 0] = np.nan
     with pytest.raises(DataError, match=r"action of episode 1 .* at step 2"):
         write(tmp_path / "ds", episodes)
-    assert list(tmp_path.iterdir()) == []
+    assert open_dataset(tmp_path / "ds").n_episodes == 1
 
 
 def test_nan_elsewhere_is_kept_and_told(tmp_path):
@@ -272,11 +264,23 @@ def test_nan_elsewhere_is_kept_and_told(tmp_path):
     assert np.isfinite(stats["observation.state"]["max"]).all()
 
 
-def test_leaving_without_finishing_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("commit_s", [0, 60])
+def test_leaving_without_finishing_leaves_the_episodes_and_nothing_else(tmp_path, commit_s):
     columns = plan_columns(next(make_episodes()).data)
-    with pytest.raises(KeyboardInterrupt), DatasetWriter(tmp_path / "ds", columns, fps=10) as w:
-        w.add_episode(next(make_episodes()))
+    target = tmp_path / "ds"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        DatasetWriter(target, columns, fps=10, commit_s=commit_s) as writer,
+    ):
+        writer.add_episode(next(make_episodes()))
         raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [target]
+    assert open_dataset(target).n_episodes == 1
+
+
+def test_a_writer_without_episodes_leaves_nothing(tmp_path):
+    with DatasetWriter(tmp_path / "ds", plan_columns(next(make_episodes()).data), fps=10):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

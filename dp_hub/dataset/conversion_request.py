@@ -1,0 +1,117 @@
+"""What a conversion was asked for, remembered beside what it has written, so that it can go on.
+
+The episodes converted so far are in ``.<name>.partial`` beside the target, the request in
+``.<name>.partial.json``. Only the same request on the same source continues.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dp_hub.dataset.episodes_io import open_folder
+from dp_hub.dataset.writer import WriteError
+from dp_hub.errors import DataError
+from dp_hub.files import discard, write_atomic
+
+log = logging.getLogger(__name__)
+
+
+def signature(source: Path) -> dict[str, list[int]]:
+    """Size and time of change of every file of a source, by name: cheap, and changes with them."""
+    paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    return {
+        path.relative_to(source).as_posix(): [status.st_size, status.st_mtime_ns]
+        for path in paths
+        for status in [os.stat(path)]
+    }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to convert, how, and where to.
+
+    Args:
+        target: the dataset folder to make.
+        settings: everything that decides about the result, as plain values.
+        source: from `signature`.
+    """
+
+    target: Path
+    settings: Mapping[str, Any]
+    source: Mapping[str, list[int]]
+
+    @property
+    def work(self) -> Path:
+        """Where episodes are written until all are."""
+        return self.target.with_name(f".{self.target.name}.partial")
+
+    @property
+    def _note(self) -> Path:
+        return self.target.with_name(f".{self.target.name}.partial.json")
+
+    def episodes_done(self) -> int:
+        """How many episodes an interrupted conversion has committed; 0 if there was none.
+
+        Raises:
+            DataError: it had other settings, or its source has changed since.
+        """
+        if not self.work.exists():
+            discard(self._note)
+            return 0
+        try:
+            before = json.loads(self._note.read_bytes())
+        except (OSError, ValueError):
+            before = {}
+        restart = f"remove {self.work} to start again"
+        if before.get("settings") != json.loads(json.dumps(self.settings)):
+            was = before.get("settings") or {}
+            changed = [k for k, v in self.settings.items() if was.get(k) != v] or ["settings"]
+            seen = ", ".join(
+                f"{k} was {was.get(k)!r}, is {self.settings.get(k)!r}" for k in changed
+            )
+            raise DataError(
+                f"an interrupted conversion to {self.target} was asked for something else: {seen}",
+                hint=f"ask for the same to continue it, or {restart}",
+            )
+        if before.get("source") != self.source:
+            raise DataError(
+                f"{self.settings['source']} has changed since its conversion to {self.target} was "
+                "interrupted",
+                hint=f"half of the dataset would be of the old source: {restart}",
+            )
+        return int(open_folder(self.work).info["total_episodes"])
+
+    def remember(self) -> None:
+        """Write the request down. Call with the target locked."""
+        write_atomic(
+            self._note, json.dumps({"settings": self.settings, "source": self.source}).encode()
+        )
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Around the work: keep what is committed if it is stopped, remove it if it cannot be.
+
+        A source that does not hold together has to be mended, and is another source then.
+        """
+        try:
+            yield
+        except (WriteError, KeyboardInterrupt, SystemExit):
+            if self.work.exists():
+                log.warning(
+                    "%d episodes are converted; the same command goes on from there",
+                    open_folder(self.work).info["total_episodes"],
+                )
+            else:
+                discard(self._note)
+            raise
+        except DataError:
+            shutil.rmtree(self.work, ignore_errors=True)
+            discard(self._note)
+            raise
+        discard(self._note)
