@@ -63,19 +63,22 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def batches(
-    path: Path, columns: Sequence[str], rows_at_once: int = _ROWS_AT_ONCE
+    file: pq.ParquetFile, path: Path, columns: Sequence[str], rows_at_once: int = _ROWS_AT_ONCE
 ) -> Iterator[pa.RecordBatch]:
-    """Some columns of a file, some rows at a time. Raises DataError as `open_parquet`."""
-    with open_parquet(path) as file:
-        missing = [name for name in columns if name not in file.schema_arrow.names]
-        if missing:
-            raise DataError(f"{path} has no column {missing[0]}")
-        try:
-            yield from file.iter_batches(rows_at_once, columns=list(columns))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{path} is damaged: {error}", hint="copy or pull the dataset again"
-            ) from None
+    """Some columns of an open file, some rows at a time.
+
+    Raises:
+        DataError: a column is missing, or the file, which is at ``path``, is damaged.
+    """
+    missing = [name for name in columns if name not in file.schema_arrow.names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]}")
+    try:
+        yield from file.iter_batches(rows_at_once, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is damaged: {error}", hint="copy or pull the dataset again"
+        ) from None
 
 
 def read_column(files: Iterable[DataFile], feature: Feature) -> np.ndarray:
@@ -93,10 +96,11 @@ def read_column(files: Iterable[DataFile], feature: Feature) -> np.ndarray:
     column = np.empty((files[-1].stop, *shape), dtype)
     for file in files:
         row = file.start
-        for batch in batches(file.path, [feature.name]):
-            values = _values(batch.column(feature.name), feature, file.path)
-            column[row : row + len(batch)] = values.reshape(len(batch), *shape)
-            row += len(batch)
+        with open_parquet(file.path) as parquet:
+            for batch in batches(parquet, file.path, [feature.name]):
+                values = _values(batch.column(feature.name), feature, file.path)
+                column[row : row + len(batch)] = values.reshape(len(batch), *shape)
+                row += len(batch)
     column.flags.writeable = False
     return column
 

@@ -1,15 +1,17 @@
 """What a dataset's fingerprint is worth, and another one for datasets that have none.
 
 dp_hub stores a fingerprint of features, rate and episode hashes. Other programs that edit the
-dataset leave it as it was, so it is believed only while it fits. Without one, it is computed from
-features, rate and all files of data/ and videos/; the hash of a file is remembered with its size
-and time of change, so that only changed files are read again.
+dataset leave it as it was, so it is believed only while it fits. A dataset that is still being
+written has none yet, but its episodes have hashes. Without those it is computed from features, rate
+and the files that hold the frames; the hash of a file is remembered with its size and time of
+change, so that only changed files are read again.
 """
 
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,37 +24,42 @@ from dp_hub.dataset.hashing import fingerprint
 log = logging.getLogger(__name__)
 
 
-def fingerprint_holds(
-    stored: str, features: Iterable[Feature], fps: float, episode_hashes: Sequence[str]
-) -> bool:
-    """Whether ``stored`` is what dp_hub gives a dataset of these features and episodes."""
+def episodes_fingerprint(
+    features: Iterable[Feature], fps: float, episode_hashes: Sequence[str]
+) -> str | None:
+    """What dp_hub gives a dataset of these features and episodes as its fingerprint, hex.
+
+    None if an episode has no hash, or something else in its place.
+    """
     columns = [
         Column(f.name, f.name, f.shape, f.dtype, f.dtype, f.shape)
         for f in features
         if f.name not in INDEX_DTYPES
     ]
-    header = fingerprint_header(columns, int(fps) if fps.is_integer() else fps)
-    try:
-        return fingerprint(header, episode_hashes) == stored
-    except ValueError:  # an episode without a hash, or with something else in its place
-        return False
+    header = fingerprint_header(columns, int(fps) if float(fps).is_integer() else fps)
+    if not all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in episode_hashes):
+        return None
+    return fingerprint(header, episode_hashes)
 
 
-def content_fingerprint(root: Path, info: Mapping[str, Any]) -> str:
-    """sha256 over features, rate, and names and contents of the files in data/ and videos/, hex."""
+def content_fingerprint(root: Path, info: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """sha256 over features, rate, and names and contents of ``files``, hex.
+
+    Files that are missing, as videos may be where only numbers are wanted, are left out.
+    """
     header = {"features": info["features"], "fps": info["fps"]}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, sha256 in sorted(_file_hashes(root).items()):
+    for name, sha256 in sorted(_file_hashes(root, files).items()):
         digest.update(f"{name}\n{sha256}\n".encode())
     return digest.hexdigest()
 
 
-def _file_hashes(root: Path) -> dict[str, str]:
+def _file_hashes(root: Path, files: Iterable[Path]) -> dict[str, str]:
     folder = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()
     memory = cache_root() / "hashes" / f"{folder}.json"
     known = _remembered(memory)
     entries: dict[str, Any] = {}
-    for path in _content_files(root):
+    for path in sorted(path for path in set(files) if path.is_file()):
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         name = path.relative_to(root).as_posix()
@@ -61,11 +68,6 @@ def _file_hashes(root: Path) -> dict[str, str]:
     if entries != known:
         write_atomically(memory, json.dumps(entries).encode())
     return {name: entry[2] for name, entry in entries.items()}
-
-
-def _content_files(root: Path) -> list[Path]:
-    files = [path for part in ("data", "videos") for path in (root / part).rglob("*")]
-    return sorted(path for path in files if path.is_file())
 
 
 def _sha256(path: Path) -> str:

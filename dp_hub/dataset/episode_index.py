@@ -5,6 +5,7 @@ either is out of order it silently trains on wrong data, so here that is an erro
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ import pyarrow as pa
 from dp_hub.dataset.arrow_arrays import vectors
 from dp_hub.dataset.columns import batches, open_parquet
 from dp_hub.errors import DataError
+
+log = logging.getLogger(__name__)
+_OPTIONAL = ("length", "tasks", "metadata", "sha256")
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,19 @@ class EpisodeIndex:
         return len(self.starts)
 
 
-def read_episode_index(root: Path, videos: Sequence[str]) -> EpisodeIndex:
-    """The index of the dataset at ``root``, whose video features are ``videos``.
+def read_episode_index(root: Path, videos: Sequence[str], n_episodes: int) -> EpisodeIndex:
+    """The index of the dataset at ``root``.
 
+    Args:
+        root: the dataset's folder.
+        videos: its video features.
+        n_episodes: ``total_episodes`` of meta/info.json. It is written last, so rows beyond it were
+            left by a writer that was stopped, and are no part of the dataset. With fewer rows, the
+            index has those there are.
     Raises:
         DataError: files or columns are missing, or the episodes are not in order, end to end.
     """
-    table = _episode_table(root)
+    table = _episode_table(root, videos, n_episodes)
     starts, stops = _ints(table, "dataset_from_index"), _ints(table, "dataset_to_index")
     _check_order(_ints(table, "episode_index"), starts, stops)
     if "length" in table.schema.names:
@@ -86,22 +96,60 @@ def read_episode_index(root: Path, videos: Sequence[str]) -> EpisodeIndex:
     )
 
 
-def _episode_table(root: Path) -> pa.Table:
+def _episode_table(root: Path, videos: Sequence[str], n_episodes: int) -> pa.Table:
+    if n_episodes < 1:
+        raise DataError(f"{root} has no episodes", hint="record or convert at least one")
     files = sorted((root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
     if not files:
         raise DataError(
             f"{root} has no episode index: meta/episodes holds no Parquet file",
             hint="copy or pull the dataset again, it is not complete",
         )
-    parts = []
+    parts: list[pa.Table] = []
+    n_rows = 0
+    for number, path in enumerate(files):
+        if n_rows >= n_episodes:
+            n_rows += _count_rows(files[number:])
+            break
+        parts.append(_read_rows(path, videos))
+        n_rows += parts[-1].num_rows
+    if n_rows > n_episodes:
+        log.info(
+            "%s: an interrupted write left %d further rows in meta/episodes; ignored",
+            root,
+            n_rows - n_episodes,
+        )
+    return pa.concat_tables(parts, promote_options="permissive").slice(0, n_episodes)
+
+
+def _read_rows(path: Path, videos: Sequence[str]) -> pa.Table:
+    """The columns of a file that are needed here; there are a hundred others, of statistics."""
+    with open_parquet(path) as file:
+        there = set(file.schema_arrow.names)
+        names = [name for name in _column_names(videos) if name in there]
+        rows = list(batches(file, path, names)) if names else []
+    return pa.Table.from_batches(rows or [_no_rows(path)])
+
+
+def _column_names(videos: Sequence[str]) -> list[str]:
+    names = ["episode_index", "dataset_from_index", "dataset_to_index", *_OPTIONAL]
+    names += ["data/chunk_index", "data/file_index"]
+    for video in videos:
+        for fact in ("chunk_index", "file_index", "from_timestamp", "to_timestamp"):
+            names.append(f"videos/{video}/{fact}")
+    return names
+
+
+def _count_rows(files: Sequence[Path]) -> int:
+    """Rows of files that are not part of the dataset, so that may as well be cut short."""
+    n_rows = 0
     for path in files:
-        with open_parquet(path) as file:
-            names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-        parts.append(pa.Table.from_batches(list(batches(path, names)) or [_no_rows(path)]))
-    table = pa.concat_tables(parts, promote_options="permissive")
-    if not table.num_rows:
-        raise DataError(f"{root} has no episodes", hint="record or convert at least one")
-    return table
+        try:
+            with open_parquet(path) as file:
+                n_rows += file.metadata.num_rows
+        except DataError as error:
+            log.info("%s; ignored, no episode of the dataset is in it", error.message)
+    return n_rows
 
 
 def _no_rows(path: Path) -> pa.RecordBatch:

@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from dp_hub.dataset.columns import DataFile, Feature, batches
+from dp_hub.dataset.columns import DataFile, Feature, batches, open_parquet
 from dp_hub.dataset.episode_index import EpisodeIndex
 from dp_hub.dataset.layout import VIDEO_PATH, file_path
 from dp_hub.errors import DataError
@@ -74,7 +74,7 @@ def video_source(
         DataError: a video is missing, or an episode's times do not give its number of frames.
     """
     shape, _ = _picture_shape(feature)
-    paths = _video_paths(root, info, episodes, feature.name)
+    paths = video_paths(root, info, episodes, feature.name)
     from_s, to_s = episodes.places[feature.name].from_s, episodes.places[feature.name].to_s
     fps = float(info["fps"])
     n_frames = np.rint((to_s - from_s) * fps).astype(np.int64)
@@ -132,13 +132,14 @@ def _origin(root: Path, paths: list[Path]) -> str:
 def _image_parts(files: list[DataFile], name: str, shape: tuple[int, int, int]) -> Iterator[Part]:
     for file in files:
         start = file.start
-        for batch in batches(file.path, [name], _PICTURES_AT_ONCE):
-            column = batch.column(name)
-            if not hasattr(column, "field"):
-                raise DataError(f"{name} in {file.path} is {column.type}, not encoded pictures")
-            encoded = column.field("bytes").to_pylist()
-            yield Part(start, len(encoded), partial(_decode_all, encoded, shape, name, start))
-            start += len(encoded)
+        with open_parquet(file.path) as parquet:
+            for batch in batches(parquet, file.path, [name], _PICTURES_AT_ONCE):
+                column = batch.column(name)
+                if not hasattr(column, "field"):
+                    raise DataError(f"{name} in {file.path} is {column.type}, not encoded pictures")
+                encoded = column.field("bytes").to_pylist()
+                yield Part(start, len(encoded), partial(_decode_all, encoded, shape, name, start))
+                start += len(encoded)
 
 
 def _decode_all(
@@ -167,9 +168,10 @@ def _decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
         return np.asarray(image.convert("RGB" if shape[2] == 3 else "L")).reshape(shape)
 
 
-def _video_paths(
+def video_paths(
     root: Path, info: Mapping[str, Any], episodes: EpisodeIndex, name: str
 ) -> list[Path]:
+    """The file that each episode's frames of a video feature are in."""
     template = info.get("video_path") or VIDEO_PATH
     places = episodes.places[name]
     return [

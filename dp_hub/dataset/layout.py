@@ -63,10 +63,10 @@ def parse_features(entries: Mapping[str, Any]) -> dict[str, Feature]:
 
 
 def data_files(root: Path, info: Mapping[str, Any], episodes: EpisodeIndex) -> list[DataFile]:
-    """The Parquet files with their frames, in order.
+    """The Parquet files with their frames, in order; nothing is read yet.
 
     Raises:
-        DataError: one is missing, cut short, or holds another number of rows than its episodes.
+        DataError: the path template is not one, or leads out of the dataset.
     """
     places = episodes.places["data"]
     template = info.get("data_path") or DATA_PATH
@@ -77,7 +77,6 @@ def data_files(root: Path, info: Mapping[str, Any], episodes: EpisodeIndex) -> l
     for a, b in zip(first, last, strict=True):
         path = file_path(root, template, chunk=int(pairs[a, 0]), file=int(pairs[a, 1]))
         files.append(DataFile(path, int(episodes.starts[a]), int(episodes.stops[b])))
-        _check_rows(files[-1], int(a), int(b))
     return files
 
 
@@ -95,27 +94,34 @@ def file_path(root: Path, template: str, *, chunk: int, file: int, video: str = 
 def check_frames(files: list[DataFile], episodes: EpisodeIndex, features: list[str]) -> None:
     """Check that every row is where the episode index says, and that every column is there.
 
+    The three index columns are decoded whole. Parquet's minimum and maximum would not do: they are
+    the same for rows in another order.
+
     Raises:
-        DataError: rows out of order, or a feature without a column.
+        DataError: a file is missing, cut short or holds another number of rows than its episodes;
+            rows out of order, or a feature without a column.
     """
     for file in files:
         with open_parquet(file.path) as parquet:
+            _check_rows(file, parquet.metadata.num_rows, episodes)
             missing = [name for name in features if name not in parquet.schema_arrow.names]
-        if missing:
-            raise DataError(f"{file.path} has no column for the feature {missing[0]}")
-        row = file.start
-        for batch in batches(file.path, ["index", "episode_index", "frame_index"]):
-            _check_batch(batch, row, episodes, file.path)
-            row += len(batch)
+            if missing:
+                raise DataError(f"{file.path} has no column for the feature {missing[0]}")
+            row = file.start
+            for batch in batches(parquet, file.path, ["index", "episode_index", "frame_index"]):
+                _check_batch(batch, row, episodes, file.path)
+                row += len(batch)
 
 
 def _check_batch(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> None:
     index = np.arange(row, row + len(batch))
-    episode = np.searchsorted(episodes.stops, index, side="right")
+    first, last = np.searchsorted(episodes.stops, index[[0, -1]], side="right")
+    stops = episodes.stops[first : last + 1]
+    rows = np.diff(np.minimum(stops, row + len(batch)), prepend=row)
     expected = {
         "index": index,
-        "episode_index": episode,
-        "frame_index": index - episodes.starts[episode],
+        "episode_index": np.repeat(np.arange(first, last + 1), rows),
+        "frame_index": index - np.repeat(episodes.starts[first : last + 1], rows),
     }
     for name, values in expected.items():
         found = vectors(batch.column(name))[:, 0]
@@ -129,13 +135,12 @@ def _check_batch(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> No
             )
 
 
-def _check_rows(file: DataFile, first: int, last: int) -> None:
-    with open_parquet(file.path) as parquet:
-        n_rows = parquet.metadata.num_rows
+def _check_rows(file: DataFile, n_rows: int, episodes: EpisodeIndex) -> None:
     expected = file.stop - file.start
     if n_rows != expected:
+        first, last = np.searchsorted(episodes.starts, [file.start, file.stop - 1], side="right")
         raise DataError(
-            f"{file.path} has {n_rows} rows, but its episodes {first} to {last} have "
+            f"{file.path} has {n_rows} rows, but its episodes {first - 1} to {last - 1} have "
             f"{expected} frames",
             hint="copy or pull the dataset again; if that does not help, it was written wrongly",
         )

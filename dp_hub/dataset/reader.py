@@ -14,10 +14,10 @@ import numpy as np
 
 from dp_hub.config import read_json
 from dp_hub.dataset.columns import DataFile, Feature, read_column
-from dp_hub.dataset.content import content_fingerprint, fingerprint_holds
+from dp_hub.dataset.content import content_fingerprint, episodes_fingerprint
 from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
 from dp_hub.dataset.frame_cache import CachedFrames, cache_root
-from dp_hub.dataset.frame_source import image_source, video_source
+from dp_hub.dataset.frame_source import image_source, video_paths, video_source
 from dp_hub.dataset.layout import check_frames, data_files, parse_features, read_info
 from dp_hub.errors import ConfigError, DataError
 
@@ -75,18 +75,30 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256 of the content, hex.
 
-        As written by dp_hub, if it still fits the episodes; else computed from all files, which is
-        remembered until one of them changes.
+        As written by dp_hub, if it still fits the episodes; of a dataset that is still being
+        written, that of the episodes so far. Else computed from the files with the frames, which
+        is remembered until one of them changes.
         """
         stored = self.provenance.get("fingerprint")
+        if self.provenance:
+            of_episodes = episodes_fingerprint(
+                self.features.values(), self.fps, self.episodes.sha256
+            )
+            if of_episodes is not None and stored in (None, of_episodes):
+                return of_episodes
         if stored is not None:
-            hashes = self.episodes.sha256
-            if fingerprint_holds(stored, self.features.values(), self.fps, hashes):
-                return stored
             log.warning(
                 "%s was changed by another program: its stored fingerprint does not fit", self.root
             )
-        return content_fingerprint(self.root, self.info)
+        return content_fingerprint(self.root, self.info, self._frame_files())
+
+    def _frame_files(self) -> list[Path]:
+        videos = [feature.name for feature in self.features.values() if feature.dtype == "video"]
+        return [file.path for file in self._files] + [
+            path
+            for name in videos
+            for path in set(video_paths(self.root, self.info, self.episodes, name))
+        ]
 
     def column(self, name: str) -> np.ndarray:
         """A whole feature, read-only.
@@ -149,7 +161,7 @@ def open_dataset(path_or_repo: str | Path, *, revision: str | None = None) -> Da
     info = read_info(root)
     features = parse_features(info["features"])
     videos = [name for name, feature in features.items() if feature.dtype == "video"]
-    episodes = read_episode_index(root, videos)
+    episodes = read_episode_index(root, videos, info["total_episodes"])
     _check_totals(root, info, episodes)
     files = data_files(root, info, episodes)
     check_frames(files, episodes, [name for name in features if name not in videos])
@@ -194,8 +206,8 @@ def _read_provenance(root: Path) -> dict[str, Any]:
     except ConfigError as error:
         raise DataError(error.message) from None
     fingerprint = provenance.get("fingerprint")
-    if fingerprint is None:  # it is being written
-        return provenance
+    if fingerprint is None and provenance.get("state") == "open":
+        return provenance  # still being written
     # It names a folder of the cache, so nothing but a hash may pass.
     if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{64}", fingerprint):
         raise DataError(f"{path} has the fingerprint {fingerprint!r}, not a sha256")

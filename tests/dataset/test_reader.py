@@ -1,7 +1,9 @@
 """Open datasets of real demonstrations; refuse, in words, those that are not whole."""
 
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -228,6 +230,79 @@ def test_a_stored_fingerprint_is_not_believed_once_the_episodes_changed(written,
         assert open_dataset(copy).fingerprint != stored_fingerprint(copy), name
 
 
+def test_a_dataset_that_is_still_being_written_has_the_fingerprint_of_its_episodes(
+    written, tmp_path, caplog
+):
+    copy = shutil.copytree(written, tmp_path / "open")
+    path = copy / "meta/dp_hub.json"
+    provenance = json.loads(path.read_text())
+    path.write_text(json.dumps(provenance | {"state": "open", "fingerprint": None}))
+    assert open_dataset(copy).fingerprint == provenance["fingerprint"]
+    edit_table(episodes_file(copy), lambda table: table.drop_columns("sha256"))
+    assert open_dataset(copy).fingerprint not in (None, provenance["fingerprint"])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def more_rows(root):
+    """What an appending writer leaves that was stopped before it wrote meta/info.json."""
+    extra = pq.read_table(episodes_file(root)).slice(2)
+    pq.write_table(extra, root / "meta/episodes/chunk-000/file-001.parquet")
+    shutil.copy(data_file(root, 1), data_file(root, 2))
+    video = root / "videos/observation.image/chunk-000/file-007.mp4"
+    video.parent.mkdir(parents=True)
+    video.write_bytes(b"half a video")
+
+
+def in_the_same_file(root):
+    table = pq.read_table(episodes_file(root))
+    pq.write_table(pa.concat_tables([table, table.slice(3)]), episodes_file(root))
+
+
+def half_a_file(root):
+    more_rows(root)
+    cut(root / "meta/episodes/chunk-000/file-001.parquet")
+    data_file(root, 2).write_bytes(b"PAR1")
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "words"),
+    [
+        (more_rows, "an interrupted write left 2 further rows in meta/episodes; ignored"),
+        (in_the_same_file, "an interrupted write left 1 further rows"),
+        (half_a_file, "file-001.parquet cannot be read as Parquet.*; ignored, no episode"),
+    ],
+)
+def test_what_an_interrupted_write_left_is_ignored(interrupt, words, small, caplog):
+    before = open_dataset(small)
+    columns, fingerprint = [before.column(name) for name in before.features], before.fingerprint
+    interrupt(small)
+    caplog.set_level(logging.INFO)
+    after = open_dataset(small)
+    assert after.n_episodes == 4 and after.episodes.metadata == before.episodes.metadata
+    for name, column in zip(after.features, columns, strict=True):
+        np.testing.assert_array_equal(after.column(name), column)
+    assert after.fingerprint == fingerprint
+    assert any(re.search(words, record.getMessage()) for record in caplog.records)
+
+
+def test_only_the_columns_that_are_needed_are_read_from_the_episode_index(small):
+    expected = open_dataset(small).episodes
+    path = episodes_file(small)
+    histograms = pa.array([bytes(1_000_000)] * 4, pa.binary())
+    table = pq.read_table(path).append_column("histogram/observation.image", histograms)
+    # A writer may use whatever encoding for a column that nobody here looks at: garbage will do.
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(len(table.schema.names) - 1)
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset : chunk.data_page_offset + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises((OSError, pa.ArrowException)):
+        pq.read_table(path)
+    episodes = open_dataset(small).episodes
+    assert episodes.tasks == expected.tasks and episodes.sha256 == expected.sha256
+    np.testing.assert_array_equal(episodes.stops, expected.stops)
+
+
 def shuffled(table):
     return table.take(list(reversed(range(len(table)))))
 
@@ -252,7 +327,13 @@ BREAKS = {
         "feature x has the dtype 'image' and the shape 'big'",
     ),
     "frames": (lambda r: edit_info(r, total_frames=15), "total_frames is 15, .* has 14"),
-    "episodes": (lambda r: edit_info(r, total_episodes=3), "total_episodes is 3, .* has 4"),
+    "fewer episodes": (
+        lambda r: edit_info(r, total_episodes=5), "total_episodes is 5, .* has 4"
+    ),
+    "other frames": (
+        lambda r: edit_info(r, total_episodes=3), "total_frames is 14, meta/episodes has 9"
+    ),
+    "no episodes": (lambda r: edit_info(r, total_episodes=0), "has no episodes"),
     "no index": (lambda r: episodes_file(r).unlink(), "has no episode index"),
     "index cut": (lambda r: cut(episodes_file(r)), "cannot be read as Parquet"),
     "index order": (lambda r: edit_table(episodes_file(r), shuffled), "row 0 .* is episode 3"),
@@ -311,6 +392,10 @@ BREAKS = {
     "fingerprint": (
         lambda r: (r / "meta/dp_hub.json").write_text('{"fingerprint": "../../x"}'),
         "has the fingerprint '../../x', not a sha256",
+    ),
+    "no fingerprint": (
+        lambda r: (r / "meta/dp_hub.json").write_text('{"fingerprint": null}'),
+        "has the fingerprint None, not a sha256",
     ),
 }  # fmt: skip
 
