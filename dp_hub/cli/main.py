@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from dp_hub import __version__
-from dp_hub.cli import convert, evaluate, export, pull, push, record, serve
+from dp_hub.cli import convert, edit, evaluate, export, finish, pull, push, record, serve
 from dp_hub.errors import DpHubError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.add_typer(record.app, name="record")
+app.command("edit")(edit.edit)
+app.command("finish")(finish.finish)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
 app.command("serve")(serve.serve)

@@ -66,7 +66,7 @@ class MetaFiles:
         if "keys" not in provenance:
             raise DataError(
                 f"{folder.root} was made by another program, so nothing can be added to it",
-                hint=f"make a copy that can be: dp-hub edit {folder.root} --to NEW",
+                hint=f"take it over first: dp-hub convert lerobot {folder.root} --to NEW",
             )
         return cls(
             columns=folder.columns,

@@ -20,9 +20,9 @@ from typing import Any
 import av
 import numpy as np
 
-from dp_hub.dataset.shards import VIDEO_FILE_MB, VIDEO_PATH, place
+from dp_hub.dataset.shards import VIDEO_FILE_MB, VIDEO_PATH, numbered, place
 from dp_hub.errors import DataError
-from dp_hub.files import discard, sync_file
+from dp_hub.files import discard, share_file, sync_file
 from dp_hub.replay.clip import VideoClip, video_stream
 
 _X264 = {
@@ -160,6 +160,11 @@ class VideoShards:
         self._rng = np.random.default_rng(0)
         self.worst_db = float("inf")
 
+    @property
+    def path(self) -> Path:
+        """Of the open file, once it is closed, or of the next one."""
+        return numbered(self.root, VIDEO_PATH, self.number, video=self._feature)
+
     def append(
         self, clips: Sequence[VideoClip], samples: Mapping[int, np.ndarray] | None = None
     ) -> tuple[int, int, float, float]:
@@ -187,6 +192,13 @@ class VideoShards:
         chunk, file = place(self.number)
         return chunk, file, float(start / self.rate), float(self._n_frames / self.rate)
 
+    def share(self, source: Path) -> tuple[int, int]:
+        """Take a whole file over as the next one. Returns chunk and file index."""
+        self.close()
+        share_file(source, self.path)
+        self.number += 1
+        return place(self.number - 1)
+
     def close(self) -> None:
         """Finish the open file, read sampled frames back, and give it its name.
 
@@ -202,7 +214,7 @@ class VideoShards:
         self.worst_db = min(self.worst_db, check)
         self._samples = {}
         sync_file(hidden)
-        os.replace(hidden, self._path())
+        os.replace(hidden, self.path)
         self.number += 1
 
     def abandon(self) -> None:
@@ -214,14 +226,8 @@ class VideoShards:
             self._samples = {}
             discard(self._hidden())
 
-    def _path(self) -> Path:
-        chunk, file = place(self.number)
-        name = VIDEO_PATH.format(video_key=self._feature, chunk_index=chunk, file_index=file)
-        return self.root / name
-
     def _hidden(self) -> Path:
-        path = self._path()
-        return path.with_name(f".{path.name}.open")
+        return self.path.with_name(f".{self.path.name}.open")
 
     def _copy(self, clip: VideoClip, kind: tuple[Any, ...]) -> None:
         with clip.open() as source:

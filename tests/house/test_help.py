@@ -6,6 +6,7 @@ import sys
 import pytest
 
 COMMANDS = ["convert", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS += ["edit", "finish"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
