@@ -227,7 +227,7 @@ class Seen:
         """Count those frames of uint8 ``(t, H, W, C)``, from ``first`` on, that are sampled."""
         low, high = np.searchsorted(self._sampled, [first, first + len(pictures)])
         if low < high:
-            counts = st.picture_counts(pictures[self._sampled[low:high] - first])
+            counts = st.picture_counts(pictures, self._sampled[low:high] - first)
             self._histogram = counts if self._histogram is None else self._histogram + counts
 
     def keep(self, first: int, pictures: np.ndarray) -> None:
