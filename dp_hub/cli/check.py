@@ -1,7 +1,6 @@
 """``dp-hub check``: what is wrong with a dataset, and how to mend it."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from dp_hub.dataset.checks import Finding, Report
     from dp_hub.dataset.checks.fix import Fixed
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+
 _TITLES = {"fail": "failures", "warn": "warnings", "info": "for information"}
 
 
@@ -67,9 +66,10 @@ def _folder(dataset: str) -> Path:
     folder = Path(dataset)
     if folder.is_dir():
         return folder
-    if folder.exists() or not _NAME.fullmatch(dataset):
+    from dp_hub.hub import is_hub_name, pull
+
+    if folder.exists() or not is_hub_name(dataset):
         raise typer.BadParameter(f"{dataset} is neither a folder nor user/name[@revision]")
-    from dp_hub.hub import pull
 
     pulled = pull(dataset, kind="dataset")
     print(f"{pulled.repo_id}@{pulled.sha}", file=sys.stderr)

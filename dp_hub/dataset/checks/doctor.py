@@ -161,9 +161,7 @@ class _Doctor:
             self._add(part.findings())
         self._facts |= _number_facts(bounds, dims, motion, idle, lag)
 
-    def _statistics(
-        self, view: View, bounds: Bounds, frames: Frames, totals: stats.Totals
-    ) -> None:
+    def _statistics(self, view: View, bounds: Bounds, frames: Frames, totals: stats.Totals) -> None:
         stored = read_json_file(self._root / "meta" / "stats.json")
         complete = bool(totals.counts.all()) and not frames.unreadable and not self._has(
             "STRUCT-013", "STRUCT-014")  # fmt: skip

@@ -71,7 +71,7 @@ class Frames:
         with pq.ParquetFile(part.path) as file:
             for batch in file.iter_batches(rows, columns=sorted(by_name)):
                 columns = self._columns(batch, by_name, part)
-                for a, b, run in _pieces(starts, at, len(batch)):
+                for a, b, run in pieces(starts, at, len(batch)):
                     if kept and run != current:
                         yield self._joined(current, kept)
                         kept = []
@@ -86,9 +86,7 @@ class Frames:
         columns = {name: _concatenated([piece[name] for piece in kept]) for name in names}
         return Run(run, int(self._bounds.lengths[run]), columns)
 
-    def _columns(
-        self, batch: Any, features: dict[str, Feature], part: DataPart
-    ) -> dict[str, Any]:
+    def _columns(self, batch: Any, features: dict[str, Feature], part: DataPart) -> dict[str, Any]:
         columns: dict[str, Any] = {}
         for name, feature in features.items():
             array = batch.column(name)
@@ -121,7 +119,7 @@ def _encoded(array: Any) -> list[dict[str, Any] | None]:
     return list(array.to_pylist())
 
 
-def _pieces(starts: np.ndarray, at: int, n_rows: int) -> Iterator[tuple[int, int, int]]:
+def pieces(starts: np.ndarray, at: int, n_rows: int) -> Iterator[tuple[int, int, int]]:
     """(first row, last row, episode) of a batch of rows that begins at row ``at``."""
     run = int(np.searchsorted(starts, at, side="right")) - 1
     row = 0

@@ -54,9 +54,7 @@ class Motion:
         fps: frames per second; None if unknown, then times are not judged.
     """
 
-    def __init__(
-        self, totals: Totals, dims: Dimensions, bounds: Bounds, fps: float | None
-    ) -> None:
+    def __init__(self, totals: Totals, dims: Dimensions, bounds: Bounds, fps: float | None) -> None:
         self._totals, self._dims, self._bounds = totals, dims, bounds
         self._frozen_frames = math.inf if fps is None else th.FROZEN_S * fps
         # Counters and rewards may leap.

@@ -249,9 +249,7 @@ def _differences(name: str, entry: _Entry, totals: Totals) -> list[str]:
     return texts
 
 
-def _rough(
-    name: str, entry: _Entry, totals: Totals, quantiles: Callable[[str], Any]
-) -> list[str]:
+def _rough(name: str, entry: _Entry, totals: Totals, quantiles: Callable[[str], Any]) -> list[str]:
     stored = [q for q in QUANTILES if q in entry.values]
     truth = quantiles(name) if stored else None
     if truth is None:

@@ -1,4 +1,4 @@
-"""Whether the bytes and the contents are those that were written: checksums, hashes, fingerprint."""
+"""Whether bytes and contents are those that were written: checksums, hashes, fingerprint."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -206,7 +206,9 @@ class Videos:
         begin, end = start[rows][order], (start[rows] + lengths / fps)[order]
         shared = np.flatnonzero(begin[1:] < end[:-1] - 0.5 / fps)
         if len(shared):
-            what = f"episodes {rows[order[shared[0]]]} and {rows[order[shared[0] + 1]]} share frames"
+            what = (
+                f"episodes {rows[order[shared[0]]]} and {rows[order[shared[0] + 1]]} share frames"
+            )
             yield found("VIDEO-008", f"{what} of {name}", rows[order[shared + 1]])
 
     def _sample(
@@ -338,5 +340,3 @@ def _decoded(path: Path, wanted: np.ndarray) -> list[np.ndarray]:
     if len(frames) < len(wanted):
         raise ValueError(f"{len(wanted) - len(frames)} of {len(wanted)} frames cannot be decoded")
     return frames
-
-

@@ -1,0 +1,464 @@
+"""meta/ and the card, made anew from the rows of mended tables."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from dp_hub.dataset.card import dataset_card
+from dp_hub.dataset.checks.bounds import Bounds, find_bounds
+from dp_hub.dataset.checks.frames import Frames
+from dp_hub.dataset.checks.pictures import look
+from dp_hub.dataset.checks.stats import MOMENTS, Totals, all_quantiles
+from dp_hub.dataset.checks.sums import content_columns
+from dp_hub.dataset.checks.tasks import read_tasks
+from dp_hub.dataset.checks.view import (
+    View,
+    open_view,
+    read_json_file,
+    unnamed_index_columns,
+)
+from dp_hub.dataset.features import INDEX_DTYPES, fingerprint_header
+from dp_hub.dataset.hashing import fingerprint
+from dp_hub.dataset.shards import (
+    CHUNKS_SIZE,
+    DATA_FILE_MB,
+    DATA_PATH,
+    EPISODES_PATH,
+    VIDEO_FILE_MB,
+    VIDEO_PATH,
+    ParquetShards,
+)
+from dp_hub.dataset.stats import Running, as_json, matrix_stats
+from dp_hub.dataset.tables import lists_of_one, numbers, stats_columns, tasks_table, texts
+from dp_hub.errors import HubError
+from dp_hub.hub.cards import FRONT_MATTER, front_matter
+
+_ROWS_PER_GROUP = 512
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """``features`` as they will be.
+
+    Attributes:
+        entries: for meta/info.json.
+        changed: whether they mean another content than before, so that hashes no longer fit.
+    """
+
+    entries: dict[str, Any]
+    changed: bool
+    done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """The tasks as they will be.
+
+    Attributes:
+        texts: by new number.
+        numbers: new number by old one.
+    """
+
+    texts: list[str]
+    numbers: dict[int, int]
+    done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def plan_features(view: View) -> FeaturePlan:
+    """Declare what is there, take out what is not, name the dimensions of cameras."""
+    entries = {name: dict(entry) for name, entry in view.info.values["features"].items()
+               if isinstance(entry, dict)}  # fmt: skip
+    done: list[str] = []
+    left: list[str] = []
+    changed = False
+    schemas = [part.schema for part in view.data if part.schema is not None]
+    for name in unnamed_index_columns(view):
+        entries[name] = {"dtype": INDEX_DTYPES[name], "shape": [1], "names": None}
+        done.append(f"{name} declared in meta/info.json")
+    for name, feature in view.features.items():
+        if feature.dtype == "video" or name in INDEX_DTYPES:
+            continue
+        if not any(name in schema.names for schema in schemas):
+            del entries[name]
+            changed = True
+            done.append(f"{name} taken out of meta/info.json: no data file has it")
+    known = set(schemas[0].names).intersection(*(schema.names for schema in schemas))
+    for name in sorted(known - set(view.info.values["features"]) - set(INDEX_DTYPES)):
+        entry = _entry_of(view, name, schemas[0].field(name).type)
+        if entry is None:
+            left.append(f"the column {name}: its shape cannot be told")
+            continue
+        entries[name] = entry
+        changed = True
+        done.append(f"{name} declared in meta/info.json as {entry['dtype']} {entry['shape']}")
+    for feature in [*view.pictures, *view.videos]:
+        named = isinstance(feature.names, list) and len(feature.names) == 3
+        if feature.name in entries and not named:
+            entries[feature.name]["names"] = _camera_names(feature.shape)
+            done.append(f"dimensions of {feature.name} named in meta/info.json")
+    return FeaturePlan(entries, changed, done, left)
+
+
+def _camera_names(shape: tuple[int, ...]) -> list[str]:
+    last = shape[2] in (1, 3) or shape[0] not in (1, 3)
+    return ["height", "width", "channels"] if last else ["channels", "height", "width"]
+
+
+def _entry_of(view: View, name: str, kind: Any) -> dict[str, Any] | None:
+    """An entry of ``features`` for a column that has none."""
+    if pa.types.is_struct(kind):
+        return _picture_entry(view, name)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return {"dtype": "string", "shape": [1], "names": None}
+    shape = []
+    while pa.types.is_fixed_size_list(kind):
+        shape.append(kind.list_size)
+        kind = kind.value_type
+    try:
+        dtype = np.dtype(kind.to_pandas_dtype())
+    except (NotImplementedError, TypeError):
+        return None
+    if dtype.kind not in "biuf":
+        return None
+    return {"dtype": dtype.name, "shape": shape or [1], "names": None}
+
+
+def _picture_entry(view: View, name: str) -> dict[str, Any] | None:
+    import io
+
+    from PIL import Image
+
+    with pq.ParquetFile(view.data[0].path) as file:
+        batch = next(file.iter_batches(1, columns=[name]))
+    entry = batch.column(name)[0].as_py() or {}
+    if look(entry, (0, 0, 0), full=False).fault != ("IMAGE-001", "has no bytes") and entry.get(
+        "bytes"):  # fmt: skip
+        try:
+            with Image.open(io.BytesIO(entry["bytes"])) as image:
+                shape = [image.height, image.width, len(image.getbands())]
+        except (OSError, ValueError, SyntaxError):
+            return None
+        return {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+    return None
+
+
+def plan_tasks(view: View, bounds: Bounds) -> TaskPlan:
+    """Numbers 0, 1, 2 ... for the tasks; from meta/episodes if the table is lost."""
+    table = read_tasks(view.root)
+    if table.texts is None:
+        return _tasks_from_rows(view, bounds)
+    old = sorted(table.texts)
+    mapping = {number: i for i, number in enumerate(old)}
+    listed = [table.texts[number] for number in old]
+    done = []
+    if table.findings:
+        done.append(f"meta/tasks.parquet written again with its pandas index ({len(old)} tasks)")
+    if any(a != b for a, b in mapping.items()):
+        done.append("tasks renumbered")
+    return TaskPlan(listed, mapping, done)
+
+
+def _tasks_from_rows(view: View, bounds: Bounds) -> TaskPlan:
+    frames = Frames(view, bounds)
+    features = [f for f in view.numeric if f.name == "task_index"]
+    by_number: dict[int, set[str]] = {}
+    if features and view.episodes.tasks is not None:
+        for run in frames.runs(features):
+            row = int(bounds.row[run.at])
+            entry = view.episodes.tasks[row] if row >= 0 else None
+            used = np.unique(run.columns["task_index"]).tolist()
+            if len(used) == 1 and isinstance(entry, list) and len(entry) == 1:
+                by_number.setdefault(used[0], set()).add(str(entry[0]))
+    whole = by_number and all(len(found) == 1 for found in by_number.values())
+    if not whole:
+        return TaskPlan([""], {0: 0}, left=["meta/tasks.parquet: meta/episodes doesn't tell "
+                                            "the texts; it has one empty task now"])  # fmt: skip
+    old = sorted(by_number)
+    mapping = {number: i for i, number in enumerate(old)}
+    listed = [next(iter(by_number[number])) for number in old]
+    done = [f"meta/tasks.parquet made from meta/episodes ({len(old)} tasks)"]
+    return TaskPlan(listed, mapping, done)
+
+
+def write_tasks(folder: Path, plan: TaskPlan) -> None:
+    """meta/tasks.parquet."""
+    (folder / "meta").mkdir(exist_ok=True)
+    pq.write_table(tasks_table(plan.texts), folder / "meta" / "tasks.parquet")
+
+
+def write_info(
+    view: View, bounds: Bounds, folder: Path, plan: FeaturePlan, *, n_tasks: int
+) -> None:
+    """meta/info.json: every key as it was, but counts, templates and features."""
+    n = len(bounds.starts)
+    sizes = {"chunks_size": CHUNKS_SIZE, "data_files_size_in_mb": DATA_FILE_MB,
+             "video_files_size_in_mb": VIDEO_FILE_MB}  # fmt: skip
+    info = {
+        **sizes,
+        **view.info.values,
+        "codebase_version": "v3.0",
+        "total_episodes": n,
+        "total_frames": int(bounds.lengths.sum()),
+        "total_tasks": n_tasks,
+        "data_path": DATA_PATH,
+        "video_path": VIDEO_PATH if view.videos else view.info.values.get("video_path"),
+        "features": plan.entries,
+    }
+    if view.info.values.get("total_episodes") != n or "splits" not in info:
+        info["splits"] = {"train": f"0:{n}"}
+    if not view.videos and info["video_path"] not in (None, VIDEO_PATH):
+        info["video_path"] = None
+    write_json(folder / "meta" / "info.json", info)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """A JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_rows(
+    view: View,
+    bounds: Bounds,
+    folder: Path,
+    places: Sequence[tuple[int, int]],
+    videos: Mapping[str, Mapping[tuple[int, int], tuple[int, int]]],
+    table: TaskPlan,
+    plan: FeaturePlan,
+) -> tuple[list[str], list[str]]:
+    """meta/episodes, meta/stats.json and meta/dp_hub.json, from the tables in ``folder``."""
+    new = open_view(folder)
+    new_bounds, _ = find_bounds(new)
+    frames = Frames(new, new_bounds)
+    totals = Totals(new.numeric, len(new_bounds.starts))
+    measured = np.full((len(new_bounds.starts), 9, totals.size), np.nan)
+    tasks: list[tuple[int, ...]] = [()] * len(new_bounds.starts)
+    for run in frames.runs(new.numeric):
+        matrix = totals.matrix(run)
+        totals.add(run, matrix)
+        measured[run.at] = matrix_stats(matrix)
+        if "task_index" in run.columns:
+            tasks[run.at] = tuple(np.unique(run.columns["task_index"]).tolist())
+    old = _old_rows(view, bounds)
+    own = {
+        "episode_index": numbers(np.arange(len(places), dtype=np.int64)),
+        "tasks": _task_lists(
+            [[table.texts[n] for n in used if n < len(table.texts)] for used in tasks]
+        ),
+        "length": numbers(new_bounds.lengths),
+        "data/chunk_index": numbers(np.array([p[0] for p in places], np.int64)),
+        "data/file_index": numbers(np.array([p[1] for p in places], np.int64)),
+        "dataset_from_index": numbers(new_bounds.starts),
+        "dataset_to_index": numbers(new_bounds.stops),
+    }
+    own |= _video_columns(old, videos)
+    sizes = {name: (size, False) for name, size in totals.sizes.items()}
+    counts = np.repeat(totals.counts[:, None], len(sizes), axis=1)
+    own |= stats_columns(sizes, measured, counts)
+    done, left = _hashes(view, new, folder, plan, old, own)
+    rest = {} if old is None else {n: old.column(n) for n in old.schema.names
+                                   if n not in own and not n.startswith("meta/episodes/")
+                                   and not _is_gone(n, plan)}  # fmt: skip
+    _write_episode_table(folder, {**own, **rest})
+    done.insert(0, f"meta/episodes written again from the rows ({len(places)} episodes)")
+    if old is None:
+        left.append("facts about episodes in meta/episodes: its rows fit no episodes")
+    texts, more = _write_stats(view, new, folder, totals, frames, rest)
+    return done + texts, left + more
+
+
+def _is_gone(column: str, plan: FeaturePlan) -> bool:
+    """Whether a column of meta/episodes is about a feature that is no longer there."""
+    match = re.fullmatch(r"(?:stats|histogram)/([^/]+)(?:/.*)?", column)
+    return bool(match and match[1] not in plan.entries)
+
+
+def _task_lists(per_episode: Sequence[Sequence[str]]) -> pa.Array:
+    if all(len(own) == 1 for own in per_episode):
+        return lists_of_one(texts([own[0] for own in per_episode]))
+    offsets = np.zeros(len(per_episode) + 1, np.int32)
+    np.cumsum([len(own) for own in per_episode], out=offsets[1:])
+    return pa.ListArray.from_arrays(numbers(offsets), texts([t for o in per_episode for t in o]))
+
+
+def _old_rows(view: View, bounds: Bounds) -> pa.Table | None:
+    """Rows of meta/episodes in the order of the episodes; None if they fit no episodes."""
+    if (bounds.row < 0).any() or not view.episodes.n:
+        return None
+    tables = [pq.read_table(view.root / name, partitioning=None) for name in view.episodes.files
+              if name not in view.episodes.errors]  # fmt: skip
+    table = pa.concat_tables(tables, promote_options="permissive")
+    rows = bounds.row.tolist()
+    if rows == list(range(len(rows))):
+        return table.slice(0, len(rows))
+    return pa.concat_tables([table.slice(row, 1) for row in rows])
+
+
+def _video_columns(
+    old: pa.Table | None, videos: Mapping[str, Mapping[tuple[int, int], tuple[int, int]]]
+) -> dict[str, pa.Array]:
+    columns = {}
+    for feature, moved in videos.items():
+        assert old is not None, "datasets with videos and without rows are refused"
+        pair = [old.column(f"videos/{feature}/{n}").to_pylist() for n in
+                ("chunk_index", "file_index")]  # fmt: skip
+        new = [moved[(int(c), int(f))] for c, f in zip(*pair, strict=True)]
+        columns[f"videos/{feature}/chunk_index"] = numbers(np.array([n[0] for n in new], np.int64))
+        columns[f"videos/{feature}/file_index"] = numbers(np.array([n[1] for n in new], np.int64))
+        for name in ("from_timestamp", "to_timestamp"):
+            if f"videos/{feature}/{name}" in old.schema.names:
+                columns[f"videos/{feature}/{name}"] = old.column(f"videos/{feature}/{name}")
+    return columns
+
+
+def _hashes(
+    view: View,
+    new: View,
+    folder: Path,
+    plan: FeaturePlan,
+    old: pa.Table | None,
+    own: dict[str, Any],
+) -> tuple[list[str], list[str]]:
+    """meta/dp_hub.json: the fingerprint of the episodes as they lie now."""
+    if view.provenance.error:
+        return [], []
+    values = dict(view.provenance.values)
+    hashes = None if old is None or "sha256" not in old.schema.names else old.column("sha256")
+    if plan.changed or hashes is None:
+        if "fingerprint" in values:
+            values["fingerprint"] = None
+        if hashes is not None:
+            own["sha256"] = pa.nulls(len(hashes), pa.string())
+        write_json(folder / "meta" / "dp_hub.json", values)
+        left = ["hashes of episodes: features changed, so the stored ones no longer fit"]
+        return [], left if view.provenance.values.get("fingerprint") else []
+    listed = hashes.to_pylist()
+    done: list[str] = []
+    if values.get("fingerprint") and all(isinstance(text, str) for text in listed):
+        fps = float(view.fps or 0)
+        header = fingerprint_header(content_columns(new), int(fps) if fps.is_integer() else fps)
+        try:
+            made = fingerprint(header, listed)
+        except ValueError:
+            made = None
+        if made != values["fingerprint"]:
+            values["fingerprint"] = made
+            done.append("fingerprint in meta/dp_hub.json made anew")
+    write_json(folder / "meta" / "dp_hub.json", values)
+    return done, []
+
+
+def _write_episode_table(folder: Path, columns: Mapping[str, Any]) -> None:
+    table = pa.table(dict(columns)).combine_chunks()
+    shards: ParquetShards | None = None
+    for start in range(0, len(table), _ROWS_PER_GROUP):
+        rows = table.slice(start, _ROWS_PER_GROUP)
+        place = shards.next_place() if shards is not None else (0, 0)
+        for name, value in zip(("chunk_index", "file_index"), place, strict=True):
+            filled = numbers(np.full(len(rows), value, np.int64))
+            rows = rows.append_column(f"meta/episodes/{name}", filled)
+        if shards is None:
+            options = {"compression": "snappy"}
+            shards = ParquetShards(folder, EPISODES_PATH, rows.schema, options)
+        shards.write(rows)
+    if shards is not None:
+        shards.close()
+
+
+def _write_stats(
+    view: View,
+    new: View,
+    folder: Path,
+    totals: Totals,
+    frames: Frames,
+    rest: Mapping[str, Any],
+) -> tuple[list[str], list[str]]:
+    """meta/stats.json; statistics of pictures are kept, or merged from those of the episodes."""
+    old = read_json_file(view.root / "meta" / "stats.json").values
+    result: dict[str, Any] = {}
+    left: list[str] = []
+    quantiles = all_quantiles(frames, new, totals)
+    for name in new.features:
+        if name in totals.sizes:
+            own = quantiles(name)
+            blank = np.full((5, totals.sizes[name]), np.nan)
+            rows = np.concatenate([totals.whole[:, totals.slice(name)],
+                                   blank if own is None else own])  # fmt: skip
+            result[name] = as_json(rows, int(totals.counts.sum()), picture=False)
+        elif new.features[name].is_visual:
+            entry = old.get(name)
+            merged = entry if isinstance(entry, dict) else _merged_pictures(name, rest)
+            if merged is None:
+                left.append(f"statistics of {name}: they need its pictures; convert again")
+            else:
+                result[name] = merged
+    write_json(folder / "meta" / "stats.json", result)
+    return ["meta/stats.json computed anew"], left
+
+
+def _merged_pictures(name: str, rest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Moments over all episodes from those of each; no quantiles, which cannot be merged."""
+    columns = [rest.get(f"stats/{name}/{moment}") for moment in (*MOMENTS, "count")]
+    if any(column is None for column in columns):
+        return None
+    rows = [[_flat(v) for v in c.to_pylist()] for c in columns if c is not None]
+    try:
+        values = [np.array(row, np.float64) for row in rows]
+    except (TypeError, ValueError):
+        return None
+    channels = values[0].shape[1]
+    running = Running(channels)
+    for i in range(len(values[0])):
+        moments = np.stack([v[i] for v in values[:4]])
+        running.add(np.concatenate([moments, np.zeros((5, channels))]), int(values[4][i][0]))
+    whole = np.stack([running.min, running.max, running.mean, running.std])
+    entry = {m: [[[float(v)]] for v in row] for m, row in zip(MOMENTS, whole, strict=True)}
+    return {**entry, "count": [running.count]}
+
+
+def _flat(value: Any) -> list[float]:
+    while isinstance(value, list) and value and isinstance(value[0], list):
+        value = [item for part in value for item in part]
+    return value if isinstance(value, list) else [value]
+
+
+def write_card(view: View, folder: Path) -> list[str]:
+    """README.md with the front matter that the Hub's viewer needs; the text stays."""
+    path = view.root / "README.md"
+    try:
+        text = path.read_text(encoding="utf-8")
+        matter = front_matter(text)
+    except OSError:
+        new = open_view(folder)
+        listed = read_tasks(folder).texts or {}
+        card = dataset_card(new.info.values | {"robot_type": new.info.values.get("robot_type")},
+                            content_columns(new), list(listed.values()))  # fmt: skip
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        return ["README.md written"]
+    except (HubError, UnicodeDecodeError):
+        return []  # CARD-003 remains
+    tags = matter.get("tags")
+    tags = tags if isinstance(tags, list) else [tags] if tags else []
+    add: dict[str, Any] = {}
+    if not matter.get("configs"):
+        add["configs"] = [{"config_name": "default", "data_files": "data/*/*.parquet"}]
+    if "LeRobot" not in tags:
+        add["tags"] = [*tags, "LeRobot"]
+    if not add:
+        return []
+    block = yaml.safe_dump({**matter, **add}, sort_keys=False, allow_unicode=True)
+    match = FRONT_MATTER.match(text)
+    body = text[match.end() :] if match else f"\n{text}"
+    (folder / "README.md").write_text(f"---\n{block}---\n{body}", encoding="utf-8")
+    return [f"{' and '.join(add)} added to the front matter of README.md"]
