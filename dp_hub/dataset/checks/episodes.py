@@ -163,7 +163,7 @@ class Lag:
     """
 
     def __init__(self, totals: Totals, dims: Dimensions, bounds: Bounds) -> None:
-        action = [d for d in np.flatnonzero(dims.action) if dims.continuous[d]]
+        action = [d for d in np.flatnonzero(dims.action).tolist() if dims.continuous[d]]
         self._pairs = _paired(action, dims)
         self._bounds = bounds
         n = len(bounds.starts)
@@ -237,7 +237,7 @@ class Lag:
 
 def _paired(action: list[int], dims: Dimensions) -> list[tuple[int, int]]:
     """(action column, state column); the state's first dimensions where names don't tell."""
-    state = [d for d in np.flatnonzero(dims.state & dims.continuous)
+    state = [d for d in np.flatnonzero(dims.state & dims.continuous).tolist()
              if dims.features[d] in ("observation.state", "state", "qpos")]  # fmt: skip
     ends = {dims.labels[d].rsplit(".", 1)[-1]: d for d in state if "[" not in dims.labels[d]}
     named = [(d, ends[e]) for d in action if (e := dims.labels[d].rsplit(".", 1)[-1]) in ends]

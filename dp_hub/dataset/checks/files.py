@@ -74,7 +74,9 @@ def check_unused(view: View) -> Iterator[Finding]:
 
 def check_portable(root: Path) -> Iterator[Finding]:
     """Links, names, sizes, and paths of somebody's home folder."""
-    links, outside, big = [], [], []
+    links: list[str] = []
+    outside: list[str] = []
+    big: list[str] = []
     by_case: dict[str, list[str]] = {}
     for path in all_files(root):
         name = path.relative_to(root).as_posix()

@@ -92,7 +92,7 @@ class Motion:
 
     def _wraps(self, at: int, steps: np.ndarray) -> None:
         """Counts steps around a turn, and takes the turn out of them."""
-        for d in np.flatnonzero(self._dims.wrapping):
+        for d in np.flatnonzero(self._dims.wrapping).tolist():
             around = np.abs(steps[:, d]) > math.pi
             if n := int(around.sum()):
                 self._note("NUM-007", at, [d], n)
@@ -102,13 +102,17 @@ class Motion:
     def _leaps(self, at: int, steps: np.ndarray, size: np.ndarray) -> None:
         far = size > th.SPIKE_SHARE * self._range
         if far.any():
-            columns = [d for d in np.flatnonzero(far.any(axis=0)) if not self._is_switch(d)]
+            columns = [
+                d for d in np.flatnonzero(far.any(axis=0)).tolist() if not self._is_switch(d)
+            ]
             spikes = {d: n for d in columns if (n := _spikes(steps[:, d], self._range[d]))}
             if spikes:
                 self._note("NUM-005", at, list(spikes), sum(spikes.values()))
         long = size > th.STEP_STD * self._std
         if long.any():
-            columns = [d for d in np.flatnonzero(long.any(axis=0)) if not self._is_switch(d)]
+            columns = [
+                d for d in np.flatnonzero(long.any(axis=0)).tolist() if not self._is_switch(d)
+            ]
             if columns:
                 self._note("NUM-006", at, columns, int(long[:, columns].sum()))
 
@@ -135,7 +139,7 @@ class Motion:
                     continue
                 moved = (np.ptp(action[a:b], axis=0) > th.MOVING * wide).any()
                 if moved:
-                    self._note("NUM-003", at, range(where.start, where.stop), b - a)
+                    self._note("NUM-003", at, list(range(where.start, where.stop)), b - a)
 
     def _rotations(self, at: int, matrix: np.ndarray) -> None:
         for d in self._dims.quaternions:
@@ -192,7 +196,7 @@ def _spikes(steps: np.ndarray, spread: float) -> int:
     n = 0
     gone = np.concatenate([[0.0], np.cumsum(steps)])  # turns are taken out
     skip_to = 0
-    for t in np.flatnonzero(np.abs(steps) > th.SPIKE_SHARE * spread):
+    for t in np.flatnonzero(np.abs(steps) > th.SPIKE_SHARE * spread).tolist():
         if t < skip_to:
             continue
         for k in range(2, th.SPIKE_FRAMES + 1):

@@ -27,7 +27,8 @@ def check_info(view: View) -> Iterator[Finding]:
     text = str(version).removeprefix("v")
     if not (text.startswith("3.") and isinstance(version, str)):
         yield found("STRUCT-002", f"codebase_version is {version!r}; v3.0 is checked here")
-    elif version != "v3.0":
+        return
+    if version != "v3.0":
         yield found("STRUCT-003", f"codebase_version is spelled {version!r}, not 'v3.0'")
     if view.fps is None:
         yield found("STRUCT-004", f"fps is {view.info.values.get('fps')!r}, not a rate")

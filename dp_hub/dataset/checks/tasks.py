@@ -124,8 +124,8 @@ def _contradictions(
             wrong.append(i)
     if wrong:
         i = wrong[0]
-        said, own = _texts(rows.tasks[row_of[i]]), [texts.get(n) for n in used[i]]
-        what = f"meta/episodes says {said!r} of episode {i}, its rows {own!r}"
+        said, told = _texts(rows.tasks[row_of[i]]), [texts.get(n) for n in used[i]]
+        what = f"meta/episodes says {said!r} of episode {i}, its rows {told!r}"
         yield found("TASK-007", f"{what} ({len(wrong)} episodes)", wrong)
 
 

@@ -6,6 +6,7 @@ All packets are counted, which needs no decoding; only some frames are decoded.
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,7 @@ class Videos:
         """All findings; ``progress`` is told the number of files done."""
         done = 0
         for feature in self._view.videos:
-            for found_one in self._check_camera(feature, stats, lambda n: progress(done + n)):
-                yield found_one
+            yield from self._check_camera(feature, stats, partial(_further, progress, done))
             done += len(self._files(feature) or {})
         yield from self._alike()
 
@@ -206,10 +206,9 @@ class Videos:
         begin, end = start[rows][order], (start[rows] + lengths / fps)[order]
         shared = np.flatnonzero(begin[1:] < end[:-1] - 0.5 / fps)
         if len(shared):
-            what = (
-                f"episodes {rows[order[shared[0]]]} and {rows[order[shared[0] + 1]]} share frames"
-            )
-            yield found("VIDEO-008", f"{what} of {name}", rows[order[shared + 1]])
+            one, other = rows[order[shared[0]]], rows[order[shared[0] + 1]]
+            what = f"episodes {one} and {other} share frames of {name}"
+            yield found("VIDEO-008", what, rows[order[shared + 1]])
 
     def _sample(
         self, feature: Feature, path: Path, name: str, rows: np.ndarray, looks: "_Looks"
@@ -287,6 +286,10 @@ class _Looks:
         if self._frozen:
             what = f"{self._name} shows one picture through {len(self._frozen)} episodes"
             yield found("IMAGE-005", f"{what} while the state moves", self._frozen)
+
+
+def _further(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
