@@ -247,7 +247,8 @@ def _misfits(
         return
     numbers = np.array([p.number or (-1, -1) for p in view.data])[part]
     # An episode whose file is missing is STRUCT-013's.
-    elsewhere = known & ((chunks[row] != numbers[:, 0]) | (files[row] != numbers[:, 1]))
+    elsewhere = known & (chunks[row] >= 0) & (files[row] >= 0)
+    elsewhere &= (chunks[row] != numbers[:, 0]) | (files[row] != numbers[:, 1])
     if elsewhere.any():
         i = int(np.flatnonzero(elsewhere)[0])
         yield found(

@@ -53,6 +53,7 @@ class _Doctor:
         self._findings: list[Finding] = []
         self._unchecked: list[str] = []
         self._facts: dict[str, Any] = {}
+        self._wrong_columns: set[str] = set()
 
     def report(self, *, horizon: int, n_obs: int) -> Report:
         began = time.monotonic()
@@ -133,8 +134,10 @@ class _Doctor:
             totals.add(run, totals.matrix(run))
             self._progress("rows", run.at + 1, len(bounds.starts))
         self._add(order.findings())
+        self._wrong_columns = order.wrong_columns
         if timing is not None:
             self._add(timing.findings())
+            self._wrong_columns |= {"timestamp"} if timing.any_wrong else set()
             self._facts["max_timestamp_deviation_s"] = timing.max_deviation_s
         self._add(numbers.check_finite(totals, bounds))
         return order, totals
@@ -169,10 +172,14 @@ class _Doctor:
             self._unchecked.append("statistics: not all rows can be read")
         is_open = view.provenance.values.get("state") == "open"
         quantiles = stats.all_quantiles(frames, view, totals)
-        found_here = stats.check_stats(view, stored, totals, quantiles, complete=complete)
+        # Statistics of columns that are wrong themselves are a consequence, no fault of their own.
+        skip = frozenset({*self._wrong_columns, *frames.misfits, *frames.with_nulls})
+        found_here = stats.check_stats(
+            view, stored, totals, quantiles, complete=complete, skip=skip
+        )
         # An open recording has no quantiles and may have no statistics yet.
         self._add(f for f in found_here if not (is_open and f.id in ("STATS-001", "STATS-006")))
-        self._add(stats.check_episode_stats(view, totals, bounds))
+        self._add(stats.check_episode_stats(view, totals, bounds, skip=skip))
 
     def _pictures(
         self,

@@ -10,11 +10,12 @@ from dp_hub.dataset.checks.bounds import Bounds
 from dp_hub.dataset.checks.dimensions import Dimensions, at_limits
 from dp_hub.dataset.checks.finding import Finding, found, some
 from dp_hub.dataset.checks.stats import Totals
+from dp_hub.dataset.features import INDEX_DTYPES
 
 
 def check_finite(totals: Totals, bounds: Bounds) -> Iterator[Finding]:
     """NaN and infinity, by feature."""
-    for name in totals.sizes:
+    for name in (n for n in totals.sizes if n not in INDEX_DTYPES):
         bad = totals.not_finite[:, totals.slice(name)]
         if bad.any():
             episodes = np.flatnonzero(bad.any(axis=1))

@@ -153,12 +153,14 @@ def check_stats(
     quantiles: Callable[[str], Any],
     *,
     complete: bool,
+    skip: frozenset[str],
 ) -> Iterator[Finding]:
     """meta/stats.json against the data.
 
     Args:
         quantiles: from `all_quantiles`.
         complete: whether all rows were read; else the numbers are not compared.
+        skip: features whose numbers are not compared either.
     """
     if stats.error:
         id = "STATS-001" if stats.missing else "STATS-002"
@@ -184,7 +186,7 @@ def check_stats(
             absent.append(feature.name)
         if any(name not in entry for name in QUANTILES):
             without.append(feature.name)
-        if visual or not complete:
+        if visual or not complete or feature.name in skip:
             continue
         wrong += _differences(feature.name, parsed, totals)
         rough += _rough(feature.name, parsed, totals, quantiles)
@@ -265,7 +267,9 @@ def _rough(name: str, entry: _Entry, totals: Totals, quantiles: Callable[[str], 
     return texts
 
 
-def check_episode_stats(view: View, totals: Totals, bounds: Bounds) -> Iterator[Finding]:
+def check_episode_stats(
+    view: View, totals: Totals, bounds: Bounds, *, skip: frozenset[str]
+) -> Iterator[Finding]:
     """``stats/*`` in meta/episodes against the rows of each episode."""
     wrong: dict[int, str] = {}
     run_of_row = {int(row): run for run, row in enumerate(bounds.row) if row >= 0}
@@ -276,7 +280,7 @@ def check_episode_stats(view: View, totals: Totals, bounds: Bounds) -> Iterator[
         try:
             with pq.ParquetFile(view.root / name) as file:
                 n_rows = file.metadata.num_rows
-                for feature in totals.features:
+                for feature in (f for f in totals.features if f.name not in skip):
                     _compare_rows(file, feature.name, first, run_of_row, totals, wrong)
         except READ_ERRORS:
             continue  # said by INDEX-001, or by the checksums

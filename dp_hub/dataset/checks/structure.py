@@ -59,6 +59,8 @@ def _templates(view: View) -> Iterator[Finding]:
 
 def check_counts(view: View, bounds: Bounds, n_tasks: int | None) -> Iterator[Finding]:
     """The totals of meta/info.json against the tables."""
+    if view.info.error:
+        return
     whole = not missing_files(view) and all(p.schema is not None for p in view.data)
     beyond = view.episodes.n + view.episodes.n_beyond
     counted = {

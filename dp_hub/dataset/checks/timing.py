@@ -45,6 +45,11 @@ class RowOrder:
         self._first.setdefault(name, f"{name} is {values[row]} in {where}, not {expected[row]}")
         self._wrong.setdefault(name, []).append(int(self._bounds.number[run.at]))
 
+    @property
+    def wrong_columns(self) -> set[str]:
+        """Index columns that are wrong somewhere."""
+        return set(self._wrong)
+
     def findings(self) -> Iterator[Finding]:
         """What is out of order."""
         ids = {"index": "DATA-001", "episode_index": "DATA-002", "frame_index": "DATA-003"}
@@ -102,6 +107,11 @@ class Timing:
         if off[-1] > DRIFT / self._fps and not (steps > GAP / self._fps).any():
             return "TIME-005", float(off[-1])
         return "TIME-001", worst
+
+    @property
+    def any_wrong(self) -> bool:
+        """Whether any timestamp is off the grid."""
+        return bool(self._wrong)
 
     def findings(self) -> Iterator[Finding]:
         """What is off the grid."""
