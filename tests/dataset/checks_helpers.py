@@ -1,5 +1,6 @@
 """Healthy datasets for the tests of the checks, and ways to break them."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -27,10 +28,16 @@ def make_episode(number: int, length: int, *, size: int = 16) -> dict[str, np.nd
     phase, speed = rng.uniform(0, 6, 2), rng.uniform(0.8, 1.6, 2)
     path = 100 * np.sin(np.outer(t, speed) + phase) + 3 * rng.normal(size=(length + 2, 2))
     state = np.concatenate([path[:length], np.cos(t[:length, None] * speed[0])], axis=1)
-    pictures = rng.integers(40, 200, (1, size, size, 3)).repeat(length, axis=0)
+    slope = np.linspace(40, 200, size)
+    scene = np.stack(
+        [slope[:, None] + 0 * slope, 0 * slope[:, None] + slope, slope[::-1] + slope[:, None] / 4],
+        axis=2,
+    )
+    pictures = np.clip(scene + rng.integers(0, 20), 0, 255)[None].repeat(length, axis=0)
     for i in range(length):
-        row, column = ((path[i] + 130) / 260 * (size - 4)).astype(int).clip(0, size - 4)
-        pictures[i, row : row + 4, column : column + 4] = (255, i * 5 % 256, 20)
+        part = size // 4
+        row, column = ((path[i] + 130) / 260 * (size - part)).astype(int).clip(0, size - part)
+        pictures[i, row : row + part, column : column + part] = (255 * (i % 2), 120, 60 + i)
     return {
         "action": path[2:].astype(np.float32),
         "state": state.astype(np.float32),
@@ -82,7 +89,7 @@ def write_by_episode(path: Path, table: pa.Table) -> None:
     numbers = table["episode_index"].to_numpy()
     edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(table)]
     with pq.ParquetWriter(path, table.schema) as writer:
-        for a, b in zip(edges[:-1], edges[1:], strict=True):
+        for a, b in itertools.pairwise(edges):
             writer.write_table(table.slice(a, b - a))
 
 

@@ -161,7 +161,7 @@ def wrong_bounds(root: Path) -> None:
     def change(table: pa.Table) -> pa.Table:
         table = changed(table, "dataset_to_index", lambda v: put(v, 1, v[1] + 1))
         table = changed(table, "dataset_from_index", lambda v: put(v, 2, v[2] + 1))
-        return changed(table, "length", lambda v: v + [0, 1, -1, 0, 0, 0])
+        return changed(table, "length", lambda v: np.add(v, [0, 1, -1, 0, 0, 0]))
 
     edit_rows(root, change)
 

@@ -72,13 +72,15 @@ def other_codec(root):
 
 
 def to_time(root):
-    edit_rows(root, lambda t: changed(t, f"{KEY}/to_timestamp", lambda v: v + [0, 0, 0.3, 0, 0, 0]))
+    edit_rows(
+        root, lambda t: changed(t, f"{KEY}/to_timestamp", lambda v: np.add(v, [0, 0, 0.3, 0, 0, 0]))
+    )
 
 
 def shifted(root):
     def change(table):
-        table = changed(table, f"{KEY}/from_timestamp", lambda v: v + [0, 0, 0.04, 0, 0, 0])
-        return changed(table, f"{KEY}/to_timestamp", lambda v: v + [0, 0, 0.04, 0, 0, 0])
+        table = changed(table, f"{KEY}/from_timestamp", lambda v: np.add(v, [0, 0, 0.04, 0, 0, 0]))
+        return changed(table, f"{KEY}/to_timestamp", lambda v: np.add(v, [0, 0, 0.04, 0, 0, 0]))
 
     edit_rows(root, change)
 

@@ -16,7 +16,7 @@ import numpy as np
 from dp_hub.dataset.checks import thresholds as th
 from dp_hub.dataset.checks.bounds import Bounds, told_lengths
 from dp_hub.dataset.checks.finding import Finding, found, some
-from dp_hub.dataset.checks.pictures import check_picture_stats, emptiness, picture_size
+from dp_hub.dataset.checks.pictures import check_picture_stats, emptiness, picture_size, sampled
 from dp_hub.dataset.checks.view import JsonFile, View, short, template_path
 from dp_hub.dataset.columns import Feature
 
@@ -86,6 +86,7 @@ class Videos:
         self._lengths = _row_lengths(view, bounds)
         self._run_of_row = {int(row): run for run, row in enumerate(bounds.row) if row >= 0}
         self._kept: dict[str, dict[tuple[int, int], np.ndarray]] = {}
+        self._elsewhere: set[tuple[str, int]] = set()
         self.n_decoded = 0
         self.unchecked: list[str] = []
 
@@ -197,6 +198,7 @@ class Videos:
         for row, length, ok in zip(rows.tolist(), lengths.tolist(), known.tolist(), strict=True):
             if ok and not _covered(stream.seconds, start[row] + np.arange(length) / fps):
                 late.append(row)
+        self._elsewhere |= {(feature.name, row) for row in late}
         if late:
             shown = f"{len(stream.seconds)} frames up to {stream.seconds[-1]:.3f} s" if len(
                 stream.seconds) else "no frames"  # fmt: skip
@@ -223,9 +225,11 @@ class Videos:
         reason = ""
         for row in chosen.tolist():
             length = int(self._lengths[row])
-            if length < 1 or not np.isfinite(start[row]):
+            if (feature.name, row) in self._elsewhere or length < 1 or not np.isfinite(start[row]):
                 continue
-            numbers = np.unique(np.rint(np.linspace(0, length - 1, th.VIDEO_FRAMES_PER_EPISODE)))
+            # Away from the ends, where coding mixes in the neighbouring episodes.
+            shares = (np.arange(th.VIDEO_FRAMES_PER_EPISODE) + 0.5) / th.VIDEO_FRAMES_PER_EPISODE
+            numbers = np.unique(np.floor(shares * length))
             try:
                 frames = _decoded(path, start[row] + numbers / fps)
             except _ERRORS as error:
@@ -238,7 +242,7 @@ class Videos:
             looks.add(row, frames, moves=moves)
             for number, frame in zip(numbers.tolist(), frames, strict=False):
                 if len(kept) < _KEPT:
-                    kept[(row, int(number))] = frame[:: th.PIXEL_STEP, :: th.PIXEL_STEP]
+                    kept[(row, int(number))] = sampled(frame).copy()
         if failed:
             yield found("VIDEO-007", f"{name}: {reason or 'frames cannot be decoded'}", failed)
 
@@ -266,7 +270,7 @@ class _Looks:
         """Some frames of one episode, in order; ``moves``: whether they should differ."""
         if not frames:
             return
-        samples = np.stack([f[:: th.PIXEL_STEP, :: th.PIXEL_STEP] for f in frames])
+        samples = np.stack([sampled(f) for f in frames])
         black, flat = emptiness(samples)
         self._black += [row] * int(black.sum())
         self._flat += [row] * int(flat.sum())
