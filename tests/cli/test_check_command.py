@@ -1,11 +1,13 @@
 """``dp-hub check`` as it is used: exit status, what goes where, JSON, --fix, names on the Hub."""
 
 import json
-import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from dp_hub.cli.main import main
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "dataset"))
 from checks_helpers import (
@@ -17,9 +19,26 @@ from checks_helpers import (
 )
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from dp_hub.cli.main import main; main()", "check"]
-    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=120)
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``dp-hub check WORDS`` in this process."""
+
+    def command(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["dp-hub", "check", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        written = capsys.readouterr()
+        return Result(int(end.value.code or 0), written.out, written.err)
+
+    return command
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +47,21 @@ def healthy(tmp_path_factory):
     return as_others_write(write_episodes(root, healthy_episodes()))
 
 
-def test_a_healthy_dataset_passes(healthy):
+def test_a_healthy_dataset_passes(run, healthy):
     result = run(healthy)
     assert result.returncode == 0, result.stderr
     assert "verdict: pass" in result.stdout and not result.stderr
     assert "6 episodes, 215 frames; 0 failures, 0 warnings" in result.stdout
 
 
-def test_warnings_fail_only_when_strict(healthy, tmp_path):
+def test_warnings_fail_only_when_strict(run, healthy, tmp_path):
     root = copy(healthy, tmp_path / "ds")
     (root / "README.md").unlink()
     assert run(root).returncode == 0
     assert run(root, "--strict").returncode == 1
 
 
-def test_json_is_the_whole_of_stdout(healthy, tmp_path):
+def test_json_is_the_whole_of_stdout(run, healthy, tmp_path):
     root = copy(healthy, tmp_path / "ds")
     edit_json(root, "meta/info.json", lambda v: v.update(total_frames=3))
     result = run(root, "--json")
@@ -53,7 +72,7 @@ def test_json_is_the_whole_of_stdout(healthy, tmp_path):
     assert finding["id"] == "STRUCT-007" and finding["fixable"]
 
 
-def test_fix_makes_a_new_dataset_and_says_what_it_did(healthy, tmp_path):
+def test_fix_makes_a_new_dataset_and_says_what_it_did(run, healthy, tmp_path):
     root = copy(healthy, tmp_path / "ds")
     edit_json(root, "meta/stats.json", lambda v: v.pop("action"))
     (root / "README.md").unlink()
@@ -67,7 +86,7 @@ def test_fix_makes_a_new_dataset_and_says_what_it_did(healthy, tmp_path):
     assert "already exists" in again.stderr and "Traceback" not in again.stderr
 
 
-def test_wrong_use_is_status_2(healthy, tmp_path):
+def test_wrong_use_is_status_2(run, healthy, tmp_path):
     assert run(tmp_path / "nowhere").returncode == 2
     assert run(healthy, "--fix").returncode == 2
     assert run(healthy, "--to", tmp_path / "x").returncode == 2
@@ -75,7 +94,7 @@ def test_wrong_use_is_status_2(healthy, tmp_path):
     assert run().returncode == 2
 
 
-def test_remedies_name_the_folder_and_the_episodes(healthy, tmp_path):
+def test_remedies_name_the_folder_and_the_episodes(run, healthy, tmp_path):
     episodes = healthy_episodes()
     episodes[2]["img"][3] = 0
     root = as_others_write(write_episodes(tmp_path / "ds", episodes))

@@ -14,12 +14,14 @@ import yaml
 
 from dp_hub.dataset.card import dataset_card
 from dp_hub.dataset.checks.bounds import Bounds, find_bounds
+from dp_hub.dataset.checks.finding import some
 from dp_hub.dataset.checks.frames import Frames
 from dp_hub.dataset.checks.pictures import look
 from dp_hub.dataset.checks.stats import MOMENTS, Totals, all_quantiles
 from dp_hub.dataset.checks.sums import content_columns
 from dp_hub.dataset.checks.tasks import read_tasks
 from dp_hub.dataset.checks.view import (
+    READ_ERRORS,
     View,
     open_view,
     read_json_file,
@@ -38,7 +40,7 @@ from dp_hub.dataset.shards import (
 )
 from dp_hub.dataset.stats import Running, as_json, matrix_stats
 from dp_hub.dataset.tables import lists_of_one, numbers, stats_columns, tasks_table, texts
-from dp_hub.errors import HubError
+from dp_hub.errors import DataError, HubError
 from dp_hub.hub.cards import FRONT_MATTER, front_matter
 
 _ROWS_PER_GROUP = 512
@@ -274,6 +276,8 @@ def write_rows(
     done.insert(0, f"meta/episodes written again from the rows ({len(places)} episodes)")
     if old is None:
         left.append("facts about episodes in meta/episodes: its rows fit no episodes")
+    elif lost := view.episodes.names - set(old.schema.names) - set(own):
+        left.append(f"damaged columns of meta/episodes: {some(sorted(lost))}")
     texts, more = _write_stats(view, new, folder, totals, frames, rest)
     return done + texts, left + more
 
@@ -296,13 +300,34 @@ def _old_rows(view: View, bounds: Bounds) -> pa.Table | None:
     """Rows of meta/episodes in the order of the episodes; None if they fit no episodes."""
     if (bounds.row < 0).any() or not view.episodes.n:
         return None
-    tables = [pq.read_table(view.root / name, partitioning=None) for name in view.episodes.files
-              if name not in view.episodes.errors]  # fmt: skip
-    table = pa.concat_tables(tables, promote_options="permissive")
+    tables = [
+        _readable_columns(view.root / name)
+        for name in view.episodes.files
+        if name not in view.episodes.errors
+    ]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        return None
     rows = bounds.row.tolist()
     if rows == list(range(len(rows))):
         return table.slice(0, len(rows))
     return pa.concat_tables([table.slice(row, 1) for row in rows])
+
+
+def _readable_columns(path: Path) -> pa.Table:
+    """A file of meta/episodes without the columns whose bytes are damaged."""
+    with pq.ParquetFile(path) as file:
+        try:
+            return file.read()
+        except READ_ERRORS:
+            columns: dict[str, Any] = {}
+            for name in file.schema_arrow.names:
+                try:
+                    columns[name] = file.read(columns=[name]).column(name)
+                except READ_ERRORS:
+                    continue
+            return pa.table(columns)
 
 
 def _video_columns(
@@ -310,9 +335,10 @@ def _video_columns(
 ) -> dict[str, pa.Array]:
     columns = {}
     for feature, moved in videos.items():
-        assert old is not None, "datasets with videos and without rows are refused"
-        pair = [old.column(f"videos/{feature}/{n}").to_pylist() for n in
-                ("chunk_index", "file_index")]  # fmt: skip
+        places = [f"videos/{feature}/{n}" for n in ("chunk_index", "file_index")]
+        if old is None or not set(places) <= set(old.schema.names):
+            raise DataError(f"meta/episodes doesn't say where the videos of {feature} are")
+        pair = [old.column(name).to_pylist() for name in places]
         new = [moved[(int(c), int(f))] for c, f in zip(*pair, strict=True)]
         columns[f"videos/{feature}/chunk_index"] = numbers(np.array([n[0] for n in new], np.int64))
         columns[f"videos/{feature}/file_index"] = numbers(np.array([n[1] for n in new], np.int64))

@@ -12,7 +12,7 @@ from dp_hub.dataset.checks.bounds import Bounds
 from dp_hub.dataset.checks.finding import Finding, found, some
 from dp_hub.dataset.checks.frames import Frames, Run
 from dp_hub.dataset.checks.thresholds import EXACT, QUANTILE_SHARE
-from dp_hub.dataset.checks.view import READ_ERRORS, JsonFile, View
+from dp_hub.dataset.checks.view import READ_ERRORS, JsonFile, View, short
 from dp_hub.dataset.columns import Feature
 from dp_hub.dataset.stats import NAMES, QUANTILES, Running, column_quantiles
 
@@ -280,10 +280,13 @@ def check_episode_stats(
         try:
             with pq.ParquetFile(view.root / name) as file:
                 n_rows = file.metadata.num_rows
+                for group in range(file.num_row_groups):
+                    file.read_row_group(group)  # facts and counts too can be damaged
                 for feature in (f for f in totals.features if f.name not in skip):
                     _compare_rows(file, feature.name, first, run_of_row, totals, wrong)
-        except READ_ERRORS:
-            continue  # said by INDEX-001, or by the checksums
+        except READ_ERRORS as error:
+            yield found("INDEX-001", f"{name} is damaged: {short(error)}")
+            continue
         first += n_rows
     if wrong:
         episodes = [int(bounds.number[run]) for run in wrong]
