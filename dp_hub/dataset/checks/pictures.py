@@ -17,12 +17,15 @@ from dp_hub.dataset.checks import thresholds as th
 from dp_hub.dataset.checks.bounds import Bounds
 from dp_hub.dataset.checks.finding import Finding, found
 from dp_hub.dataset.checks.numbers import still_stretches
-from dp_hub.dataset.checks.view import JsonFile
+from dp_hub.dataset.checks.view import JsonFile, picture_size
 from dp_hub.dataset.columns import Feature
 
 # What Pillow raises for bytes that are no picture, depending on the format.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, OverflowError, MemoryError, struct.error,
                   Image.DecompressionBombError)  # fmt: skip
+
+
+_BATCH = 32  # pictures per task: enough to hide the cost of handing it over
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,6 @@ class Looked:
     sample: np.ndarray | None
     full: np.ndarray | None = None
     fault: tuple[str, str] | None = None
-
-
-def picture_size(feature: Feature) -> tuple[int, int, int]:
-    """(H, W, C) of a feature, which some recorders give as (C, H, W)."""
-    names = [str(n) for n in feature.names] if isinstance(feature.names, list) else []
-    a, b, c = feature.shape
-    first = (names and names[0].startswith("channel")) or (a in (1, 3) and c not in (1, 3))
-    return (b, c, a) if first else (a, b, c)
 
 
 def look(entry: Any, size: tuple[int, int, int], *, full: bool) -> Looked:
@@ -140,8 +135,7 @@ class Pictures:
                 pictures = None
                 continue
             size = picture_size(feature)
-            looked = list(self._pool.map(lambda e, s=size: look(e, s, full=full), entries,
-                                         chunksize=32))  # fmt: skip
+            looked = self._looked(entries, size, full=full)
             self._still(at, feature.name, entries, state)
             good = [one.sample for one in looked if one.sample is not None]
             for frame, one in enumerate(looked):
@@ -157,6 +151,13 @@ class Pictures:
                 pictures = None
         self._alike(samples)
         return pictures
+
+    def _looked(
+        self, entries: Sequence[Any], size: tuple[int, int, int], *, full: bool
+    ) -> list[Looked]:
+        parts = [entries[i : i + _BATCH] for i in range(0, len(entries), _BATCH)]
+        done = self._pool.map(lambda part: [look(e, size, full=full) for e in part], parts)
+        return [one for part in done for one in part]
 
     def _fault(self, id: str, feature: str, at: int, what: str, n: int = 1) -> None:
         entry = self._faults.setdefault((id, feature), [what, set(), 0])

@@ -12,7 +12,7 @@ from dp_hub.dataset.checks.bounds import Bounds
 from dp_hub.dataset.checks.finding import Finding, found, some
 from dp_hub.dataset.checks.frames import Frames, Run
 from dp_hub.dataset.checks.thresholds import EXACT, QUANTILE_SHARE
-from dp_hub.dataset.checks.view import READ_ERRORS, JsonFile, View, short
+from dp_hub.dataset.checks.view import READ_ERRORS, JsonFile, View, picture_size, short
 from dp_hub.dataset.columns import Feature
 from dp_hub.dataset.stats import NAMES, QUANTILES, Running, column_quantiles
 
@@ -179,7 +179,7 @@ def check_stats(
         if not isinstance(entry, dict):
             absent.append(feature.name)
             continue
-        size = feature.shape[2] if visual else totals.sizes[feature.name]
+        size = picture_size(feature)[2] if visual else totals.sizes[feature.name]
         parsed = _entry(entry, size)
         unformed += [f"{feature.name}: {fault}" for fault in parsed.faults]
         if any(name not in entry for name in (*MOMENTS, "count")):

@@ -16,8 +16,8 @@ import numpy as np
 from dp_hub.dataset.checks import thresholds as th
 from dp_hub.dataset.checks.bounds import Bounds, told_lengths
 from dp_hub.dataset.checks.finding import Finding, found, some
-from dp_hub.dataset.checks.pictures import check_picture_stats, emptiness, picture_size, sampled
-from dp_hub.dataset.checks.view import JsonFile, View, short, template_path
+from dp_hub.dataset.checks.pictures import check_picture_stats, emptiness, sampled
+from dp_hub.dataset.checks.view import JsonFile, View, picture_size, short, template_path
 from dp_hub.dataset.columns import Feature
 
 _ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError)

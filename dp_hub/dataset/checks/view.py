@@ -156,6 +156,14 @@ def is_numeric(feature: Feature) -> bool:
         return False
 
 
+def picture_size(feature: Feature) -> tuple[int, int, int]:
+    """(H, W, C) of a feature, which some recorders give as (C, H, W)."""
+    names = [str(n) for n in feature.names] if isinstance(feature.names, list) else []
+    a, b, c = feature.shape
+    first = (names and names[0].startswith("channel")) or (a in (1, 3) and c not in (1, 3))
+    return (b, c, a) if first else (a, b, c)
+
+
 def open_view(root: Path) -> View:
     """Read all metadata of the dataset at ``root``; never raises for what is in it."""
     info = read_json_file(root / "meta" / "info.json")
