@@ -1,6 +1,9 @@
 """Datasets as other programs write them: what is merely different is no fault, and what is missing
 is made by --fix so that the strict reader takes the result."""
 
+import json
+import zlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +24,7 @@ from plain_dataset import write_dataset
 
 from dp_hub.dataset.checks.fix import fix
 from dp_hub.dataset.reader import open_dataset
+from dp_hub.dataset.stats import picture_counts
 
 INFO = "meta/info.json"
 
@@ -132,3 +136,38 @@ def test_a_bare_dataset_is_completed(tmp_path, images):
     assert len(videos) == (2 if video else 0)
     for name in videos:
         assert (fixed.path / name).stat().st_ino == (root / name).stat().st_ino
+
+
+def test_statistics_of_pictures_are_merged_from_the_histograms_of_episodes(healthy, tmp_path):
+    """As dp_hub keeps them: zlib-compressed int32 (C, 256) for each episode."""
+    root = copy(healthy, tmp_path / "ds")
+    before = json.loads((root / "meta/stats.json").read_text())["observation.image"]
+    blobs = []
+    for episode in healthy_episodes():
+        counts, _ = picture_counts(episode["img"])
+        blobs.append(zlib.compress(counts.astype("<i4").tobytes()))
+    name = "histogram/observation.image"
+    have = pq.read_schema(root / "meta/episodes/chunk-000/file-000.parquet").names
+    if name not in have:
+        edit_rows(root, lambda rows: rows.append_column(name, pa.array(blobs, pa.binary())))
+    (root / "meta/stats.json").unlink()
+    new = fix(root, tmp_path / "new", examined(root)).path
+    after = json.loads((new / "meta/stats.json").read_text())["observation.image"]
+    assert after.keys() == before.keys()
+    for key in before:
+        assert np.allclose(after[key], before[key], atol=1e-9), key
+    assert ids(examined(new)) == set()
+
+
+def test_without_histograms_moments_are_merged_and_quantiles_left_out(healthy, tmp_path):
+    root = copy(healthy, tmp_path / "ds")
+    before = json.loads((root / "meta/stats.json").read_text())["observation.image"]
+    name = "histogram/observation.image"
+    edit_rows(root, lambda r: r.drop_columns([name]) if name in r.schema.names else r)
+    (root / "meta/stats.json").unlink()
+    new = fix(root, tmp_path / "new", examined(root)).path
+    after = json.loads((new / "meta/stats.json").read_text())["observation.image"]
+    assert after.keys() == {"min", "max", "mean", "std", "count"}
+    for key in after:
+        assert np.allclose(after[key], before[key], atol=1e-6), key
+    assert ids(examined(new)) == {"STATS-006"}

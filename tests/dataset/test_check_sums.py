@@ -161,3 +161,9 @@ def test_fix_keeps_hashes_that_still_hold(sealed, tmp_path):
     assert ids(report, "fail") == {"STRUCT-007"}
     after = examined(fix(root, tmp_path / "new", report).path)
     assert not after.findings
+
+
+def test_hashes_that_cover_videos_are_computed_or_said_to_be_unknown(sealed_video):
+    report = examined(sealed_video)
+    assert not ids(report, "fail")
+    assert ids(report) <= {"SUM-006"}

@@ -192,9 +192,7 @@ class _Doctor:
     ) -> None:
         """Pictures in the tables, and the hashes that cover them."""
         hashes = sums.Hashes(view, bounds)
-        if view.videos and hashes.wanted:
-            hashes.unknown = len(bounds.starts)
-        hashing = hashes.wanted and not hashes.unknown
+        hashing = hashes.wanted
         own = _readable_pictures(view)
         if own or hashing:
             with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

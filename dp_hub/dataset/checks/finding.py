@@ -1,5 +1,7 @@
 """What a check says: a finding with its remedy, and the report that gathers them."""
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from dp_hub.dataset.checks.rules import RULES, Severity
 
+_NOUNS = "episode|file|video|link|step|picture|spike|frame|pair|dimension|quantile|row|statistic"
 SEVERITIES: tuple[Severity, ...] = ("fail", "warn", "info")
 
 
@@ -56,7 +59,7 @@ def found(
     return Finding(
         id=id,
         severity=severity or rule.severity,
-        what=what,
+        what=singular(what),
         episodes=numbers,
         remedy=rule.remedy if remedy is None else remedy,
         fixable=rule.fixable,
@@ -109,9 +112,16 @@ class Report:
             "counts": {severity: self.count(severity) for severity in SEVERITIES},
             "findings": [finding.as_json() for finding in self.findings],
             "unchecked": list(self.unchecked),
-            "facts": dict(self.facts),
+            "facts": _plain(dict(self.facts)),
             "seconds": round(self.seconds, 3),
         }
+
+
+def _plain(value: Any) -> Any:
+    """Without what JSON has no word for: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def by_gravity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -130,6 +140,15 @@ def listed(numbers: Iterable[int], *, limit: int = 12) -> str:
     shown = [str(a) if a == b else f"{a}-{b}" for a, b in ranges[:limit]]
     rest = sum(b - a + 1 for a, b in ranges[limit:])
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
+
+
+def singular(text: str) -> str:
+    """``1 files are missing`` as ``1 file is missing``."""
+    one = re.sub(rf"\b1 ((?:[a-z]+ )?)({_NOUNS})s\b", r"1 \1\2", text)
+    if one != text and re.match(r"1 ", one):
+        verbs = {"are": "is", "have": "has", "hold": "holds", "belong": "belongs", "lead": "leads"}
+        one = re.sub(r"\b(are|have|hold|belong|lead)\b", lambda m: verbs[m[1]], one, count=1)
+    return one
 
 
 def some(names: Iterable[str], *, limit: int = 3) -> str:

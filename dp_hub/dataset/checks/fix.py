@@ -13,7 +13,7 @@ from typing import Any
 
 from dp_hub.dataset.checks import fix_meta, fix_tables
 from dp_hub.dataset.checks.bounds import Bounds, find_bounds
-from dp_hub.dataset.checks.finding import Report
+from dp_hub.dataset.checks.finding import Report, singular
 from dp_hub.dataset.checks.view import View, all_files, open_view
 from dp_hub.dataset.checksums import PATH as CHECKSUMS
 from dp_hub.dataset.checksums import covered_files, encode_checksums, file_sum
@@ -72,7 +72,7 @@ def fix(root: str | Path, to: str | Path, report: Report) -> Fixed:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     left += [f"{f.id}  {f.what}" for f in report.findings if not f.fixable and f.severity != "info"]
-    return Fixed(to, tuple(done), tuple(left))
+    return Fixed(to, tuple(map(singular, done)), tuple(left))
 
 
 def _refuse_hopeless(report: Report) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ from dp_hub.dataset.shards import (
     VIDEO_PATH,
     ParquetShards,
 )
-from dp_hub.dataset.stats import Running, as_json, matrix_stats
+from dp_hub.dataset.stats import Running, as_json, matrix_stats, picture_stats
 from dp_hub.dataset.tables import lists_of_one, numbers, stats_columns, tasks_table, texts
 from dp_hub.errors import DataError, HubError
 from dp_hub.hub.cards import FRONT_MATTER, front_matter
@@ -434,7 +435,11 @@ def _write_stats(
 
 
 def _merged_pictures(name: str, rest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Moments over all episodes from those of each; no quantiles, which cannot be merged."""
+    """Over all episodes from those of each: exactly with histograms, else without quantiles."""
+    counts = rest.get(f"stats/{name}/count")
+    histograms = rest.get(f"histogram/{name}")
+    if histograms is not None and counts is not None:
+        return _from_histograms(histograms.to_pylist(), counts.to_pylist())
     columns = [rest.get(f"stats/{name}/{moment}") for moment in (*MOMENTS, "count")]
     if any(column is None for column in columns):
         return None
@@ -451,6 +456,21 @@ def _merged_pictures(name: str, rest: Mapping[str, Any]) -> dict[str, Any] | Non
     whole = np.stack([running.min, running.max, running.mean, running.std])
     entry = {m: [[[float(v)]] for v in row] for m, row in zip(MOMENTS, whole, strict=True)}
     return {**entry, "count": [running.count]}
+
+
+def _from_histograms(histograms: Sequence[Any], counts: Sequence[Any]) -> dict[str, Any] | None:
+    """From zlib-compressed int32 (C, 256) counts of values, one for each episode."""
+    total: np.ndarray | None = None
+    try:
+        for data in histograms:
+            values = np.frombuffer(zlib.decompress(data), "<i4").reshape(-1, 256).astype(np.int64)
+            total = values if total is None else total + values
+        n_frames = sum(int(_flat(count)[0]) for count in counts)
+    except (zlib.error, TypeError, ValueError):
+        return None
+    if total is None or not total.any(axis=1).all():
+        return None
+    return as_json(picture_stats(total), n_frames, picture=True)
 
 
 def _flat(value: Any) -> list[float]:

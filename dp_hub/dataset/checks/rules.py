@@ -53,7 +53,7 @@ _TABLE: tuple[tuple[str, Severity, str, str, str, bool], ...] = (
     ("STRUCT-007", "fail", "total_episodes, total_frames and total_tasks are what the tables hold",
      _FIX, "LeRobot crashes or loads too little", True),
     ("STRUCT-008", "warn", "data_path and video_path are the default templates",
-     "rename the files and remove the templates", "the Hub's visualizer ignores templates", False),
+     _FIX + " renames the files", "the Hub's visualizer ignores templates", True),
     ("STRUCT-009", "fail", "path templates can be filled in and stay inside the dataset",
      "mend the template in meta/info.json", "safety", False),
     ("STRUCT-010", "fail", "every declared feature but videos has a column in data/",
@@ -69,7 +69,7 @@ _TABLE: tuple[tuple[str, Severity, str, str, str, bool], ...] = (
     ("STRUCT-015", "fail", "files of meta/episodes are numbered without gaps",
      _FIX, "readers walk the numbers until one is missing", True),
     ("STRUCT-016", "warn", "files of data/ and videos/ are numbered without gaps",
-     _FIX + " renumbers data/", "readers walk the numbers until one is missing", False),
+     _FIX, "readers walk the numbers until one is missing", True),
     ("STRUCT-017", "warn", "data/, videos/, images/ and meta/episodes hold no file that nobody "
      "refers to", _FIX, "LeRobot loads every Parquet file in data/", True),
     ("STRUCT-018", "info", "the dataset is finished (state in meta/dp_hub.json)",

@@ -8,7 +8,7 @@ import numpy as np
 
 from dp_hub.dataset.checks.bounds import Bounds
 from dp_hub.dataset.checks.finding import Finding, found, some
-from dp_hub.dataset.checks.view import View
+from dp_hub.dataset.checks.view import VIDEO_PLACES, View, template_path
 from dp_hub.dataset.checksums import Damage, covered_files, read_checksums, verify
 from dp_hub.dataset.content import fingerprint_holds
 from dp_hub.dataset.features import INDEX_DTYPES, Column
@@ -58,8 +58,20 @@ def check_pulled(root: Path) -> list[Finding]:
     return [found("SUM-007", f"{len(damaged)} files are not those of the Hub: {some(damaged)}")]
 
 
+@dataclass(frozen=True)
+class VideoPart:
+    """Where an episode lies in a video: from when to when, in seconds."""
+
+    path: Path
+    from_s: float
+    to_s: float
+
+
 def recomputed_sha256(
-    columns: Sequence[Column], stored: Mapping[str, np.ndarray], task: str
+    columns: Sequence[Column],
+    stored: Mapping[str, np.ndarray],
+    task: str,
+    videos: Mapping[str, VideoPart],
 ) -> str | None:
     """The sha256 that an episode's contents give, hex; None if it cannot be had from them.
 
@@ -67,7 +79,9 @@ def recomputed_sha256(
         columns: the dataset's features but the index columns.
         stored: by feature: ``(T, n)`` in its type, or uint8 ``(T, H, W, C)``; no videos.
         task: the task's text.
+        videos: by feature of dtype ``video``.
     """
+    # Their part of the hash was made of the recorded frames, which are not stored.
     if any(column.dtype == "video" for column in columns):
         return None
     if set(stored) != {column.feature for column in columns}:
@@ -113,13 +127,29 @@ class Hashes:
         row = int(self.bounds.row[at])
         hashes = self.view.episodes.sha256
         said = hashes[row] if hashes is not None and row >= 0 else None
-        computed = recomputed_sha256(self._columns, stored, task)
+        videos = self._videos(row) if row >= 0 else {}
+        computed = recomputed_sha256(self._columns, stored, task, videos)
         if computed is None or said is None:
             self.unknown += 1
             return
         self._n += 1
         if computed != said:
             self._wrong.append(int(self.bounds.number[at]))
+
+    def _videos(self, row: int) -> dict[str, VideoPart]:
+        """The places of one episode that meta/episodes tells."""
+        parts = {}
+        values = self.view.episodes.values
+        for feature in self.view.videos:
+            at = [values.get(f"videos/{feature.name}/{place}") for place in VIDEO_PLACES]
+            numbers = [float(column[row]) for column in at if column is not None]
+            if len(numbers) < len(VIDEO_PLACES) or not np.isfinite(numbers).all():
+                continue
+            chunk, file = int(numbers[0]), int(numbers[1])
+            path = template_path(self.view, "video", chunk, file, feature.name)
+            if path is not None:
+                parts[feature.name] = VideoPart(path, numbers[2], numbers[3])
+        return parts
 
     def findings(self) -> list[Finding]:
         """Episodes that are not what was written, and the fingerprint."""
