@@ -187,12 +187,12 @@ class Lag:
         self._n_frames += len(matrix)
         wide = self._wide[states]
         va, vs = np.diff(action, axis=0) / wide, np.diff(state, axis=0) / wide
-        for i, shift in enumerate(self._shifts.tolist()):
-            a, s = _shifted(va, vs, shift)
-            norm = np.sqrt((a * a).sum() * (s * s).sum())
-            self._correlation[at, i] = (a * s).sum() / norm if norm > 0 else 0.0
-            a, s = _shifted(action / wide, state / wide, shift)
-            self._error[at, i] = np.abs(a - s).mean()
+        dot, aa, ss, _ = _products(va, vs, self._shifts)
+        norm = np.sqrt(aa * ss)
+        self._correlation[at] = np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0)
+        middle = action.mean(axis=0)
+        dot, aa, ss, n = _products((action - middle) / wide, (state - middle) / wide, self._shifts)
+        self._error[at] = np.sqrt(np.maximum(aa + ss - 2 * dot, 0) / n)
 
     @property
     def lags(self) -> np.ndarray:
@@ -246,8 +246,29 @@ def _paired(action: list[int], dims: Dimensions) -> list[tuple[int, int]]:
     return list(zip(action, state, strict=False)) if len(state) >= len(action) else []
 
 
-def _shifted(a: np.ndarray, s: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of ``a`` beside the rows of ``s`` that come ``shift`` later."""
-    if shift >= 0:
-        return a[: len(a) - shift], s[shift:]
-    return a[-shift:], s[: len(s) + shift]
+def _products(
+    a: np.ndarray, s: np.ndarray, shifts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of a*s, a*a and s*s over the rows that overlap, and their number, for every shift.
+
+    Args:
+        a, s: float64 (T, n); a row of ``a`` stands beside the one of ``s`` that comes ``shift``
+            later.
+        shifts: int64 (S,).
+    """
+    total, width = len(a), a.shape[1]
+    flat_a, flat_s = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(s).reshape(-1)
+    dot = np.array(
+        [
+            np.dot(
+                flat_a[max(0, -k) * width : (total - max(0, k)) * width],
+                flat_s[max(0, k) * width : (total + min(0, k)) * width],
+            )
+            for k in shifts.tolist()
+        ]
+    )
+    sum_a = np.concatenate([[0.0], np.cumsum((a * a).sum(axis=1))])
+    sum_s = np.concatenate([[0.0], np.cumsum((s * s).sum(axis=1))])
+    first_a, last_a = np.maximum(0, -shifts), total - np.maximum(0, shifts)
+    first_s, last_s = np.maximum(0, shifts), total + np.minimum(0, shifts)
+    return dot, sum_a[last_a] - sum_a[first_a], sum_s[last_s] - sum_s[first_s], last_a - first_a

@@ -119,7 +119,7 @@ class Hashes:
     @property
     def wanted(self) -> bool:
         """Whether there are hashes, and hashes of ours, that can be computed again."""
-        ours = bool(self.view.provenance.values.get("fingerprint"))
+        ours = "fingerprint" in self.view.provenance.values  # null while it is recorded
         return ours and self.view.episodes.sha256 is not None and not self.view.feature_errors
 
     def add(self, at: int, stored: Mapping[str, np.ndarray], task: str) -> None:
@@ -166,7 +166,8 @@ class Hashes:
         stored = self.view.provenance.values.get("fingerprint")
         numbers = self.view.episodes.ints("episode_index")
         ordered = numbers is None or np.array_equal(numbers, np.arange(len(numbers)))
-        if self.view.fps is not None and ordered and not self._holds(str(stored), hashes):
+        known = stored is not None and self.view.fps is not None and ordered
+        if known and not self._holds(str(stored), hashes):
             what = "the fingerprint in meta/dp_hub.json is not that of the episodes"
             findings.append(found("SUM-004", what))
         return findings
