@@ -118,7 +118,8 @@ def readable(report: "Report") -> str:
 def _lines(finding: "Finding", report: "Report") -> list[str]:
     from dp_hub.dataset.checks import listed
 
-    where = f" (episodes {listed(finding.episodes)})" if finding.episodes else ""
+    noun = "episode" if len(finding.episodes) == 1 else "episodes"
+    where = f" ({noun} {listed(finding.episodes)})" if finding.episodes else ""
     if len(finding.episodes) == report.n_episodes > 1:
         where = " (all episodes)"
     episodes = ",".join(map(str, finding.episodes[:20])) or "EPISODES"

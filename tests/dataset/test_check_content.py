@@ -16,6 +16,8 @@ from checks_helpers import (
 )
 
 from dp_hub.dataset.checks import check
+from dp_hub.dataset.checks.fix import fix
+from dp_hub.errors import DataError
 
 
 def finding(report, id):
@@ -251,6 +253,8 @@ def test_an_open_recording_is_named_and_its_leftovers_do_not_fail_it(tmp_path):
     report = examined(root)
     assert not ids(report, "fail") and not ids(report, "warn")
     assert {"STRUCT-018", "STRUCT-017"} <= ids(report, "info")
+    with pytest.raises(DataError, match="still being recorded"):
+        fix(root, tmp_path / "new", report)
 
 
 def test_lag_wraps_and_steps_are_measured(tmp_path):

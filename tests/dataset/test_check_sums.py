@@ -1,10 +1,13 @@
 """Bytes and contents that are not those that were written."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from checks_helpers import (
+    as_others_write,
     copy,
     edit_data,
     edit_json,
@@ -167,3 +170,40 @@ def test_hashes_that_cover_videos_are_computed_or_said_to_be_unknown(sealed_vide
     report = examined(sealed_video)
     assert not ids(report, "fail")
     assert ids(report) <= {"SUM-006"}
+
+
+def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
+    """A flipped byte, a file cut short, a block of zeros or nothing at all."""
+    at = int(rng.integers(len(whole)))
+    kind = rng.integers(4)
+    if kind < 2:
+        return whole[:at] + bytes([whole[at] ^ int(rng.integers(1, 256))]) + whole[at + 1 :]
+    if kind == 2:
+        return whole[:at]
+    return whole[:at] + bytes(100) + whole[at + 100 :]
+
+
+@pytest.mark.parametrize("images", ["webp", "video"])
+def test_without_checksums_damage_gives_findings_or_a_refusal_but_no_traceback(tmp_path, images):
+    base = as_others_write(
+        write_episodes(tmp_path / "base", healthy_episodes(32)[:2], images=images)
+    )
+    rng = np.random.default_rng(5)
+    files = sorted(path.relative_to(base) for path in base.rglob("*") if path.is_file())
+    root, new = tmp_path / "ds", tmp_path / "new"
+    failed = mended = 0
+    for i in range(30):
+        copy(base, root)
+        path = root / files[i % len(files)]
+        path.write_bytes(damaged(path.read_bytes(), rng))
+        report = examined(root)
+        failed += report.failed()
+        try:
+            fix(root, new, report)
+            mended += 1
+            examined(new)
+            shutil.rmtree(new)
+        except DataError:
+            assert not new.exists()
+        shutil.rmtree(root)
+    assert failed >= 10 and mended >= 10

@@ -51,8 +51,8 @@ def fix(root: str | Path, to: str | Path, report: Report) -> Fixed:
         to: the folder to make.
         report: what `dp_hub.dataset.checks.check` said of ``root``.
     Raises:
-        DataError: ``to`` exists, bytes are damaged or missing, or it cannot be told where episodes
-            begin.
+        DataError: ``to`` exists, ``root`` is still open, bytes are damaged or missing, or it cannot
+            be told where episodes begin.
     """
     root, to = Path(root), Path(to)
     if to.exists() or to.is_symlink():
@@ -61,6 +61,8 @@ def fix(root: str | Path, to: str | Path, report: Report) -> Fixed:
         raise DataError(f"{to} lies inside the dataset", hint="choose a folder beside it")
     _refuse_hopeless(report)
     view = open_view(root)
+    if view.provenance.values.get("state") == "open":
+        raise DataError(f"{root} is still being recorded", hint="finish the recording first")
     bounds, _ = find_bounds(view)
     _refuse_uncertain(view, bounds)
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -54,8 +54,7 @@ class RowOrder:
         """What is out of order."""
         ids = {"index": "DATA-001", "episode_index": "DATA-002", "frame_index": "DATA-003"}
         for name, episodes in self._wrong.items():
-            what = f"{self._first[name]} (wrong in {len(episodes)} episodes)"
-            yield found(ids[name], what, episodes)
+            yield found(ids[name], self._first[name], episodes)
 
 
 class Timing:
@@ -124,4 +123,4 @@ class Timing:
         }
         for id, episodes in self._wrong.items():
             what = texts[id].format(self._worst[id], gaps=self._n_gaps, fps=self._fps)
-            yield found(id, f"{what} (in {len(episodes)} episodes)", episodes)
+            yield found(id, what, episodes)
