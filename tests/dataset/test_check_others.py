@@ -171,3 +171,18 @@ def test_without_histograms_moments_are_merged_and_quantiles_left_out(healthy, t
     for key in after:
         assert np.allclose(after[key], before[key], atol=1e-6), key
     assert ids(examined(new)) == {"STATS-006"}
+
+
+def test_undeclared_pictures_and_vectors_are_declared_as_they_are(healthy, tmp_path):
+    root = copy(healthy, tmp_path / "ds")
+    before = json.loads((root / INFO).read_text())["features"]
+    for name in ("observation.image", "action"):
+        edit_json(root, INFO, lambda info, name=name: info["features"].pop(name))
+    report = examined(root)
+    assert ids(report, "fail") == {"STRUCT-011"}
+    new = fix(root, tmp_path / "new", report).path
+    after = json.loads((new / INFO).read_text())["features"]
+    for name in ("observation.image", "action"):
+        for key in ("dtype", "shape"):
+            assert after[name][key] == before[name][key]
+    assert not ids(examined(new), "fail")

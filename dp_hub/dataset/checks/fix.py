@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dp_hub.dataset.checks import fix_meta, fix_tables
+from dp_hub.dataset.checks import fix_meta, fix_rows, fix_tables
 from dp_hub.dataset.checks.bounds import Bounds, find_bounds
 from dp_hub.dataset.checks.finding import Report, singular
+from dp_hub.dataset.checks.fix_tables import link
 from dp_hub.dataset.checks.view import View, all_files, open_view
 from dp_hub.dataset.checksums import PATH as CHECKSUMS
 from dp_hub.dataset.checksums import covered_files, encode_checksums, file_sum
@@ -121,7 +122,7 @@ def _make(view: View, bounds: Bounds, folder: Path) -> tuple[list[str], list[str
     done += texts
     fix_meta.write_info(view, bounds, folder, plan, n_tasks=len(table.texts))
     fix_meta.write_tasks(folder, table)
-    texts, more = fix_meta.write_rows(view, bounds, folder, places, videos, table, plan)
+    texts, more = fix_rows.write_rows(view, bounds, folder, places, videos, table, plan)
     done += texts
     left += more
     done += fix_meta.write_card(view, folder)
@@ -158,16 +159,6 @@ def _link_videos(
                 link(source, folder / name)
                 renamed += source.relative_to(view.root).as_posix() != name
     return moved, [f"{renamed} videos renumbered"] if renamed else []
-
-
-def link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, else a copy. Symbolic links are followed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    real = source.resolve()
-    try:
-        os.link(real, target)
-    except OSError:
-        shutil.copyfile(real, target)
 
 
 def _link_others(view: View, folder: Path) -> list[str]:

@@ -1,6 +1,8 @@
 """Data files with right index columns: linked if they have them, written again if not."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,6 @@ def write_data(
     Returns:
         (chunk, file) of every episode, and what was done.
     """
-    from dp_hub.dataset.checks.fix import link
-
     places: list[tuple[int, int]] = []
     changed: dict[str, int] = {}
     written = renamed = 0
@@ -57,6 +57,16 @@ def write_data(
     if renamed:
         done.append(f"{renamed} data files renumbered")
     return places, done
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, else a copy. Symbolic links are followed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError:
+        shutil.copyfile(real, target)
 
 
 def _index_values(

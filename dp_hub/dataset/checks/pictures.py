@@ -21,7 +21,7 @@ from dp_hub.dataset.checks.view import JsonFile, picture_size
 from dp_hub.dataset.columns import Feature
 
 # What Pillow raises for bytes that are no picture, depending on the format.
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, OverflowError, MemoryError, struct.error,
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, OverflowError, MemoryError, struct.error,
                   Image.DecompressionBombError)  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def look(entry: Any, size: tuple[int, int, int], *, full: bool) -> Looked:
                 return Looked(None, fault=("IMAGE-002", seen))
             mode = {1: "L", 3: "RGB"}.get(size[2])
             pixels = np.asarray(image.convert(mode) if mode else image)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         return Looked(None, fault=("IMAGE-001", f"cannot be decoded: {str(error)[:100]}"))
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if pixels.dtype != np.uint8:  # depth
