@@ -1,6 +1,8 @@
 """``dp-hub check`` as it is used: exit status, what goes where, JSON, --fix, names on the Hub."""
 
 import json
+import logging
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +35,14 @@ def run(monkeypatch, capsys):
     def command(*words: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["dp-hub", "check", *map(str, words)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
+        log, on_term = logging.getLogger("dp_hub"), signal.getsignal(signal.SIGTERM)
+        level = log.level
+        try:
+            with pytest.raises(SystemExit) as end:
+                main()
+        finally:  # what `main` sets for a whole process must not outlive this call
+            log.setLevel(level)
+            signal.signal(signal.SIGTERM, on_term)
         written = capsys.readouterr()
         return Result(int(end.value.code or 0), written.out, written.err)
 
