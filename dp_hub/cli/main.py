@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from dp_hub import __version__
-from dp_hub.cli import convert, edit, evaluate, export, finish, pull, push, record, serve
+from dp_hub.cli import check, convert, edit, evaluate, export, finish, pull, push, record, serve
 from dp_hub.errors import DpHubError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot.",
 )
 app.command("convert")(convert.convert)
+app.command("check")(check.check)
 app.command("export")(export.export)
 app.add_typer(record.app, name="record")
 app.command("edit")(edit.edit)

@@ -98,7 +98,7 @@ def read_column(files: Iterable[DataFile], feature: Feature) -> np.ndarray:
         row = file.start
         with open_parquet(file.path) as parquet:
             for batch in batches(parquet, file.path, [feature.name]):
-                values = _values(batch.column(feature.name), feature, file.path)
+                values = column_values(batch.column(feature.name), feature, file.path)
                 column[row : row + len(batch)] = values.reshape(len(batch), *shape)
                 row += len(batch)
     column.flags.writeable = False
@@ -114,7 +114,8 @@ def _numpy_dtype(feature: Feature) -> np.dtype:
         raise DataError(f"{feature.name} is of the unknown type {feature.dtype!r}") from None
 
 
-def _values(array: Any, feature: Feature, path: Path) -> np.ndarray:
+def column_values(array: Any, feature: Feature, path: Path) -> np.ndarray:
+    """The plain values of an Arrow array, flat, checked to fit the feature. Raises DataError."""
     n_rows = len(array)
     flat = _flattened(array, feature, path)
     if len(flat) != n_rows * prod(feature.shape):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["convert", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
 COMMANDS += ["edit", "finish"]
 
 
