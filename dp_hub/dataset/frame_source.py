@@ -106,9 +106,13 @@ def _picture_shape(feature: Feature) -> tuple[tuple[int, int, int], list[str]]:
     """(H, W, C) of a feature, which some recorders give as (C, H, W), and its names."""
     if len(feature.shape) != 3:
         raise DataError(f"{feature.name} has the shape {list(feature.shape)}, not that of pictures")
-    names = [str(name) for name in feature.names] if isinstance(feature.names, list) else []
+    names = [str(name).lower() for name in feature.names] if isinstance(feature.names, list) else []
     a, b, c = feature.shape
-    shape = (b, c, a) if names and names[0].startswith("channel") else (a, b, c)
+    first = bool(names) and (names[0] == "c" or names[0].startswith("channel"))
+    # Some tools give names that do not belong to the sizes, or none; the sizes seldom leave doubt.
+    if first != (a in (1, 3)) and (a in (1, 3)) != (c in (1, 3)):
+        first = a in (1, 3)
+    shape = (b, c, a) if first else (a, b, c)
     if shape[2] not in (1, 3):
         raise DataError(
             f"{feature.name} has {shape[2]} channels; pictures of 1 or 3 channels can be read",

@@ -79,7 +79,9 @@ def ask(python: Path, tmp_path: Path, script: str, *words: object) -> subprocess
 
 
 def equal(found: np.ndarray, expected: np.ndarray, what: str) -> None:
-    """Same values; LeRobot drops the last axis of one number a frame, and dp_hub does too."""
+    """Same shape and values. LeRobot rounds float64 to float32 when it makes tensors."""
+    if (found.dtype, expected.dtype) == (np.float32, np.float64):
+        expected = expected.astype(np.float32)
     assert found.shape == expected.shape, f"{what}: {found.shape}, not {expected.shape}"
     np.testing.assert_array_equal(found, expected, err_msg=what)
 
