@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dp_hub.dataset.episode_index import EpisodeIndex
 from dp_hub.dataset.layout import VIDEO_PATH, file_path
 from dp_hub.errors import DataError
 
-_PICTURES_AT_ONCE = 16
+_PART_BYTES = 4_000_000  # of decoded pictures; see dp_hub.dataset.frame_cache
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,11 @@ def _origin(root: Path, paths: list[Path]) -> str:
 
 
 def _image_parts(files: list[DataFile], name: str, shape: tuple[int, int, int]) -> Iterator[Part]:
+    at_once = max(1, _PART_BYTES // prod(shape))
     for file in files:
         start = file.start
         with open_parquet(file.path) as parquet:
-            for batch in batches(parquet, file.path, [name], _PICTURES_AT_ONCE):
+            for batch in batches(parquet, file.path, [name], at_once):
                 column = batch.column(name)
                 if not hasattr(column, "field"):
                     raise DataError(f"{name} in {file.path} is {column.type}, not encoded pictures")
