@@ -6,6 +6,7 @@ the door: a dataset that opens has its frames in the order its episode index say
 
 import logging
 import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
 from dp_hub.dataset.frame_cache import CachedFrames, cache_root
 from dp_hub.dataset.frame_source import image_source, video_paths, video_source
 from dp_hub.dataset.layout import check_frames, data_files, parse_features, read_info
+from dp_hub.dataset.tasks import tasks_of_frames
 from dp_hub.errors import ConfigError, DataError
 
 __all__ = ["Dataset", "EpisodeIndex", "Feature", "open_dataset"]
@@ -165,6 +167,8 @@ def open_dataset(path_or_repo: str | Path, *, revision: str | None = None) -> Da
     _check_totals(root, info, episodes)
     files = data_files(root, info, episodes)
     check_frames(files, episodes, [name for name in features if name not in videos])
+    if not episodes.tasks:
+        episodes = replace(episodes, tasks=tasks_of_frames(root, files, episodes.starts))
     return Dataset(
         root,
         info=info,
