@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from dp_hub import __version__
-from dp_hub.cli import convert, evaluate, export, pull, push, record, serve
+from dp_hub.cli import convert, evaluate, export, log, pull, push, record, serve
 from dp_hub.errors import DpHubError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("export")(export.export)
 app.add_typer(record.app, name="record")
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
+app.command("log")(log.log)
 app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 

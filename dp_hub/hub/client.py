@@ -51,6 +51,19 @@ def _settle_xet() -> None:
         constants.HF_HUB_DISABLE_XET = True
 
 
+@contextmanager
+def quiet_in_logs() -> Iterator[None]:
+    """No progress bars inside the block unless stderr is a terminal; they fill logs."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    if sys.stderr.isatty() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
+        yield
+        return
+    with disable_progress_bars():
+        yield
+
+
 class Unreachable(HubError):
     """Nobody answered at the Hub's address, or only with a server's error."""
 

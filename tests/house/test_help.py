@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-COMMANDS = ["convert", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS = ["convert", "export", "record", "record pusht", "push", "pull", "log", "serve", "eval"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

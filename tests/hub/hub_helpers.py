@@ -20,11 +20,11 @@ def client_env(hub: LocalHub, home: Path, **env: str) -> dict[str, str]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by relative path."""
+    """Every file of a folder by relative path, but for what it remembers of the Hub."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and ".dp_hub" not in path.relative_to(folder).parts
     }
 
 

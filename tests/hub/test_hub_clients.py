@@ -85,7 +85,7 @@ def test_the_datasets_library_loads_and_streams_each_version(
     hub: LocalHub, make_dataset: MakeDataset, run_client: RunClient
 ) -> None:
     push(make_dataset("old", n_files=2, n_rows=40), "me/pusht")
-    push(make_dataset("new", seed=1, n_rows=30), "me/pusht")
+    push(make_dataset("new", seed=1, n_rows=30), "me/pusht", onto="data-v1")
     code = """
 import json
 from datasets import load_dataset
@@ -130,7 +130,7 @@ def test_a_push_killed_in_the_middle_leaves_the_old_version(
     before = len(list(objects.glob("??/*")))
     wanted = 0 if moment == "objects arrive" else 2
     process = subprocess.Popen(
-        client_command("push", str(new), "me/pusht"),
+        client_command("push", str(new), "me/pusht", "--onto", "data-v1"),
         env=client_env(hub, tmp_path / "client"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -146,7 +146,7 @@ def test_a_push_killed_in_the_middle_leaves_the_old_version(
     api = connect()
     assert api.repo_info("me/pusht", repo_type="dataset").sha == old.sha
     assert pull("me/pusht").sha == old.sha
-    again = push(new, "me/pusht")
+    again = push(new, "me/pusht", onto="data-v1")
     assert again.tag == "data-v2"
     after = files_of(pull("me/pusht@data-v2", to=tmp_path / "back").path)
     del after["README.md"]

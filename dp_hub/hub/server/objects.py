@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from dp_hub.hub.server.disk import sync_folder
+from dp_hub.hub.disk import sync_folder
 from dp_hub.hub.server.faults import Fault
 
 FLUSHING_THREADS = 16

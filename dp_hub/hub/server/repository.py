@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from dp_hub.hub.server.disk import write_atomic
+from dp_hub.hub.disk import write_atomic
 from dp_hub.hub.server.faults import Fault, entry_not_found, revision_not_found
 from dp_hub.hub.server.objects import ObjectStore
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from dp_hub.errors import ConfigError
-from dp_hub.hub.server.disk import write_atomic
+from dp_hub.hub.disk import write_atomic
 from dp_hub.hub.server.store import is_user_name
 
 LINK_LIFE_S = 24 * 3600
