@@ -24,7 +24,7 @@ def push(
     from dp_hub.hub import push as publish
 
     ask = _ask_license if sys.stdin.isatty() and sys.stderr.isatty() else None
-    with goes_on("no version was made or changed, unless it said so"):
+    with goes_on("nobody sees a half-pushed version"):
         pushed = publish(
             folder,
             name,

@@ -80,15 +80,15 @@ def explained(repo_id: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled:
-        raise Unreachable(
-            "HF_HUB_OFFLINE is set, so the Hub is not asked", hint="unset it to go online"
-        ) from None
+        raise _offline() from None
     except HTTPError as error:
         raise _explain(error, repo_id) from error
     except (LocalEntryNotFoundError, ConnectionError) as error:
         raise unreachable(error) from error
-    except RuntimeError as error:
-        # Uploads in threads wrap the answer of the Hub.
+    except (RuntimeError, ValueError) as error:
+        # Uploads in threads and forced downloads wrap the answer of the Hub.
+        if isinstance(error.__cause__, OfflineModeIsEnabled):
+            raise _offline() from None
         if isinstance(error.__cause__, HTTPError):
             raise _explain(error.__cause__, repo_id) from error
         raise
@@ -102,6 +102,12 @@ def unreachable(error: Exception) -> Unreachable:
     return Unreachable(
         f"the Hub at {endpoint()} can't be reached: {error}",
         hint="check the network and HF_ENDPOINT",
+    )
+
+
+def _offline() -> Unreachable:
+    return Unreachable(
+        "HF_HUB_OFFLINE is set, so the Hub is not asked", hint="unset it to go online"
     )
 
 

@@ -118,6 +118,9 @@ def _fetch_again(
     try:
         with explained(found.repo_id):
             for file in bad:
+                if into is None and not (folder / file.path).is_symlink():
+                    # Put in the place of the cache's link, which is made anew only where none is.
+                    (folder / file.path).unlink(missing_ok=True)
                 api.hf_hub_download(
                     found.repo_id,
                     file.path,

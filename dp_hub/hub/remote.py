@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from dp_hub.errors import HubError
@@ -89,9 +90,18 @@ def read_file(api: "HfApi", repo_id: str, sha: str, file: Known) -> bytes:
     """
     if file.size > SMALL_BYTES:
         raise HubError(f"{repo_id}@{sha[:10]}: {file.path} has {file.size:,} bytes")
-    for again in (False, True):
+    local = api.hf_hub_download(repo_id, file.path, repo_type="dataset", revision=sha)
+    if file.holds(Path(local)):
+        return Path(local).read_bytes()
+    # The cache's copy is damaged or was changed; another pull mends that.
+    with TemporaryDirectory(prefix="dp_hub-") as folder:
         local = api.hf_hub_download(
-            repo_id, file.path, repo_type="dataset", revision=sha, force_download=again
+            repo_id,
+            file.path,
+            repo_type="dataset",
+            revision=sha,
+            local_dir=folder,
+            force_download=True,
         )
         if file.holds(Path(local)):
             return Path(local).read_bytes()
