@@ -4,6 +4,7 @@ The one place that decides about the environment: huggingface_hub reads HF_ENDPO
 switch when it is imported, which may have happened before dp_hub had a say.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,11 @@ def explained(repo_id: str) -> Iterator[None]:
         raise _explain(error, repo_id) from error
     except (LocalEntryNotFoundError, ConnectionError) as error:
         raise unreachable(error) from error
+    except json.JSONDecodeError as error:
+        raise HubError(
+            f"what answers at {endpoint()} is no Hub, or its answers are damaged: {error}",
+            hint="check HF_ENDPOINT, and whether the network asks for a login",
+        ) from error
     except (RuntimeError, ValueError) as error:
         # Uploads in threads and forced downloads wrap the answer of the Hub.
         if isinstance(error.__cause__, OfflineModeIsEnabled):

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 log = logging.getLogger(__name__)
+WAITS_S = (1.0, 2.0, 4.0)
 
 
 def into_cache(api: "HfApi", found: Found) -> Path:
@@ -99,6 +101,18 @@ def _copy_cached(found: Found, folder: Path, files: Sequence[Known]) -> None:
 
 
 def _download(api: "HfApi", found: Found, revision: str, *, into: Path | None = None) -> Path:
+    """The library's download, tried again a few times: it gives up on the first broken connection
+    or trouble of the Hub, but keeps the files that are whole."""
+    for wait_s in WAITS_S:
+        try:
+            return _download_once(api, found, revision, into)
+        except Unreachable as away:
+            log.warning("%s; trying again in %g s", away.message, wait_s)
+            time.sleep(wait_s)
+    return _download_once(api, found, revision, into)
+
+
+def _download_once(api: "HfApi", found: Found, revision: str, into: Path | None) -> Path:
     with explained(found.repo_id):
         path = api.snapshot_download(
             found.repo_id,

@@ -50,7 +50,6 @@ class Seen:
 
     line: str
     sent: int
-    fault: Fault | None
 
 
 class FaultProxy:
@@ -67,6 +66,7 @@ class FaultProxy:
         self.bytes_per_s = bytes_per_s
         self.seen: list[Seen] = []
         self._faults: list[Fault] = []
+        self._hits = 0
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
@@ -101,6 +101,7 @@ class FaultProxy:
             for fault in self._faults:
                 if fault.times > 0 and re.search(fault.where, line):
                     fault.times -= 1
+                    self._hits += 1
                     return fault
         return None
 
@@ -111,12 +112,7 @@ class FaultProxy:
     def hit(self) -> int:
         """How many requests have met a fault."""
         with self._lock:
-            return sum(seen.fault is not None for seen in self.seen)
-
-    def sent_bytes(self) -> int:
-        """Bytes of all request bodies."""
-        with self._lock:
-            return sum(seen.sent for seen in self.seen)
+            return self._hits
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -152,7 +148,7 @@ class _Handler(socketserver.StreamRequestHandler):
         except (_Cut, OSError):
             _reset(self.connection)
         finally:
-            self.server.proxy.record(Seen(line, sent[0], fault))
+            self.server.proxy.record(Seen(line, sent[0]))
 
     def _answer(self, fault: Fault, head: list[bytes]) -> None:
         time.sleep(fault.wait_s)
