@@ -118,8 +118,7 @@ def _described(api: "HfApi", repo_id: str, sha: str, tag: str | None) -> str:
     entry = entry_of(commits[0], tag, totals_at(api, repo_id, sha))
     when = entry.when.replace("T", " ").removesuffix("Z")
     facts = [f"commit {sha[:10]}", f"{when} UTC", f"by {entry.author}"]
-    if entry.episodes is not None:
-        facts.append(f"{entry.episodes:,} episodes")
-    if entry.frames is not None:
-        facts.append(f"{entry.frames:,} frames")
+    for number, noun in ((entry.episodes, "episode"), (entry.frames, "frame")):
+        if number is not None:
+            facts.append(f"{number:,} {noun}" + "s" * (number != 1))
     return f"{tag or 'content without a version'} ({', '.join(facts)})"

@@ -3,9 +3,10 @@
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dp_hub.errors import HubError
 from dp_hub.hub.client import Unreachable, explained
@@ -113,7 +114,7 @@ def _download(api: "HfApi", found: Found, revision: str, *, into: Path | None = 
 
 
 def _download_once(api: "HfApi", found: Found, revision: str, into: Path | None) -> Path:
-    with explained(found.repo_id):
+    with explained(found.repo_id), _closed_bars() as bar:
         path = api.snapshot_download(
             found.repo_id,
             repo_type=REPO_TYPE[found.kind],
@@ -121,8 +122,31 @@ def _download_once(api: "HfApi", found: Found, revision: str, into: Path | None)
             local_dir=into,
             allow_patterns=PATTERNS[found.only],
             ignore_patterns=NOT_OURS,
+            tqdm_class=bar,
         )
     return Path(str(path))
+
+
+@contextmanager
+def _closed_bars() -> Iterator[type]:
+    """A class of progress bars that are closed at the end of the block.
+
+    The library leaves its own open, and they overwrite what is printed after them.
+    """
+    from huggingface_hub.utils import tqdm
+
+    made: list[tqdm] = []
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    try:
+        yield Bar
+    finally:
+        for bar in reversed(made):
+            bar.close()
 
 
 def _fetch_again(

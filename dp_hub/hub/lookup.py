@@ -63,7 +63,8 @@ def look_up(
         if cached is None:
             hint = f"{away.hint}; {repo_id}@{revision} is not in the cache either, or not whole"
             raise HubError(away.message, hint=hint) from away
-        log.warning("%s; taking %s@%s from the cache", away.message, repo_id, cached.sha)
+        source = "the cache" if at_hand is None else "what is here"
+        log.warning("%s; taking %s@%s from %s", away.message, repo_id, cached.sha, source)
         return cached
 
 

@@ -264,7 +264,7 @@ def _tag(api: "HfApi", plan: Plan, sha: str, tags: Mapping[str, str]) -> bool:
     """Set the tags that are missing or elsewhere; whether there were any."""
     done = False
     if plan.data_tag is not None and plan.data_tag not in tags:
-        api.create_tag(plan.repo_id, tag=plan.data_tag, revision=sha, repo_type="dataset")
+        _tag_version(api, plan.repo_id, plan.data_tag, sha)
         done = True
     if plan.format_tag is not None and tags.get(plan.format_tag) != sha:
         if plan.format_tag in tags:
@@ -272,3 +272,17 @@ def _tag(api: "HfApi", plan: Plan, sha: str, tags: Mapping[str, str]) -> bool:
         api.create_tag(plan.repo_id, tag=plan.format_tag, revision=sha, repo_type="dataset")
         done = True
     return done
+
+
+def _tag_version(api: "HfApi", repo_id: str, tag: str, sha: str) -> None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api.create_tag(repo_id, tag=tag, revision=sha, repo_type="dataset")
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:
+            raise
+        raise HubError(
+            f"somebody else made {tag} of {repo_id} meanwhile; commit {sha[:10]} got no version",
+            hint=f"look at what is there now (dp-hub log {repo_id}), then push again",
+        ) from None

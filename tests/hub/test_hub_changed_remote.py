@@ -51,7 +51,9 @@ def test_a_folder_not_made_from_what_is_there_is_refused_and_told_what_it_is(
     with pytest.raises(HubError) as caught:
         push(other, "me/pusht")
     text = str(caught.value)
-    assert f"data-v1 (commit {first.sha[:10]}, 20" in text and "by me, 1 episodes, 70 fr" in text
+    assert (
+        f"data-v1 (commit {first.sha[:10]}, 20" in text and "by me, 1 episode, 70 frames)" in text
+    )
     assert "this folder was not made from it. Nothing was pushed" in text
     assert "dp-hub pull me/pusht@data-v1 --to" in text and "--onto data-v1" in text
     assert head_of("me/pusht") == first.sha

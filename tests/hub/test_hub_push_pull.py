@@ -159,6 +159,21 @@ def test_a_repository_that_moved_on_during_the_push_is_left_alone(
     assert sorted(tags_of("me/pusht")) == ["data-v1", "data-v2", "v3.0"]
 
 
+def test_a_version_that_somebody_else_made_meanwhile_stays_theirs(
+    hub: LocalHub, make_dataset: MakeDataset
+) -> None:
+    first = push(make_dataset("first"), "me/pusht")
+    api = connect()
+    remote = look_at(api, "me/pusht", "dataset", private=False)
+    mine = make_dataset("mine", seed=1)
+    contents = gather(mine, "dataset", "me/pusht", remote.readme, license=None, ask=None)
+    api.create_tag("me/pusht", tag="data-v2", revision=first.sha, repo_type="dataset")
+    with pytest.raises(HubError, match="somebody else made data-v2 of me/pusht meanwhile"):
+        publish(api, plan_push("me/pusht", "dataset", contents, remote), remote, None)
+    assert tags_of("me/pusht")["data-v2"] == first.sha
+    assert push(mine, "me/pusht").tag == "data-v3"
+
+
 def test_a_policy_goes_without_its_training_state(
     hub: LocalHub, policy: Path, tmp_path: Path
 ) -> None:
