@@ -96,6 +96,11 @@ def fingerprint(provenance: Content | None) -> str | None:
     return _recorded(provenance, "fingerprint")
 
 
+def is_readable(provenance: Path) -> bool:
+    """Whether meta/dp_hub.json is there and whole enough to be read."""
+    return provenance.is_file() and bool(_provenance(provenance))
+
+
 def format_version(contents: Mapping[str, Content]) -> str:
     """The version of a dataset's layout, such as ``v3.0``.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dp_hub.errors import HubError
 from dp_hub.hub.client import connect, endpoint, explained, quiet_in_logs
+from dp_hub.hub.contents import PROVENANCE, is_readable
 from dp_hub.hub.digests import Known, damaged
 from dp_hub.hub.fetching import into_cache, into_folder, listed, some_into_folder
 from dp_hub.hub.kinds import REPO_TYPE, Kind
@@ -153,6 +154,12 @@ def _mend(api: "HfApi", found: Found, target: Path, partial: Path, known: Origin
             f"{found.sha[:10]}: it can't be known what this folder is",
             hint="pull into a new folder",
         )
+    if _edited(target, bad):
+        shutil.rmtree(partial, ignore_errors=True)
+        raise HubError(
+            f"{target} has been changed since it was pulled: {listed(bad)}",
+            hint="push it, or pull into a new folder",
+        )
     if bad:
         log.warning("damaged or missing in %s: %s; fetching again", target, listed(bad))
         some_into_folder(api, found, partial, bad)
@@ -161,6 +168,16 @@ def _mend(api: "HfApi", found: Found, target: Path, partial: Path, known: Origin
         log.info("%s is whole already: %d files checked", target, len(found.files))
     shutil.rmtree(partial, ignore_errors=True)
     write_origin(target, _origin(api, found, known))
+
+
+def _edited(target: Path, bad: Sequence[Known]) -> bool:
+    """Whether files differ because somebody went on with the dataset, and not by damage.
+
+    Then its provenance and other descriptions differ together, and can be read.
+    """
+    changed = {file.path for file in bad if (target / file.path).is_file()}
+    described = {path for path in changed if path.startswith("meta/")}
+    return PROVENANCE in described and len(described) > 1 and is_readable(target / PROVENANCE)
 
 
 def _replace(partial: Path, target: Path, files: Sequence[Known]) -> None:

@@ -79,6 +79,22 @@ def test_a_pull_onto_itself_mends_says_so_and_keeps_what_it_replaces(
     assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
 
 
+def test_a_folder_that_somebody_went_on_with_is_not_taken_back(
+    hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    push(make_dataset("data"), "me/pusht")
+    back = pull("me/pusht", to=tmp_path / "back").path
+    shutil.copytree(make_dataset("more", n_files=2), back, dirs_exist_ok=True)
+    before = files_of(back)
+    with pytest.raises(HubError, match="has been changed since it was pulled") as caught:
+        pull("me/pusht", to=back)
+    assert "push it, or pull into a new folder" in str(caught.value)
+    assert files_of(back) == before
+    assert push(back, "me/pusht").tag == "data-v2"
+    assert pull("me/pusht", to=back).sha == read_origin(back).sha  # type: ignore[union-attr]
+    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
 def test_a_folder_of_another_commit_or_repository_is_not_pulled_over(
     hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path
 ) -> None:
