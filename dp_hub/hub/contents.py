@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,18 @@ from dp_hub.hub.cards import (
     license_of,
     with_license,
 )
+from dp_hub.hub.digests import Known
 from dp_hub.hub.kinds import Kind, belongs
 
 log = logging.getLogger(__name__)
 README = "README.md"
 PROVENANCE = "meta/dp_hub.json"
 INFO = "meta/info.json"
+CHECKSUMS = "meta/checksums.json"
+NOT_AS_WRITTEN = (
+    "take the files from a good copy (a pulled folder: dp-hub pull again into it); if they were "
+    f"changed on purpose, remove {CHECKSUMS}"
+)
 Content = Path | bytes
 
 
@@ -94,6 +100,36 @@ def _text(value: Any) -> str | None:
 def fingerprint(provenance: Content | None) -> str | None:
     """The dataset's content hash that meta/dp_hub.json records; None without one."""
     return _recorded(provenance, "fingerprint")
+
+
+def refuse_damaged(folder: Path, contents: Mapping[str, Content], send: Iterable[str]) -> None:
+    """Refuse to publish files that are not those meta/checksums.json was written for.
+
+    Args:
+        folder: the dataset, for the message.
+        contents: its files.
+        send: paths of those that would be sent; the others equal what is published already.
+    Raises:
+        HubError: a file differs or is missing, or the checksums themselves can't be read.
+    """
+    if CHECKSUMS not in contents:
+        return
+    try:
+        listed = json.loads(_bytes(contents[CHECKSUMS]))["files"]
+        sums = {str(path): (int(row["bytes"]), str(row["sha256"])) for path, row in listed.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise HubError(f"{folder / CHECKSUMS} is damaged", hint=NOT_AS_WRITTEN) from None
+    wrong = [path for path in sums if path not in contents]
+    for path in set(send) & sums.keys():
+        if not Known(path, sums[path][0], sums[path][1], "").holds(contents[path]):
+            wrong.append(path)
+    if wrong:
+        names = ", ".join(sorted(wrong)[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise HubError(
+            f"{folder} is not as it was written: {names} not as {CHECKSUMS} says; "
+            "nothing was pushed",
+            hint=NOT_AS_WRITTEN,
+        )
 
 
 def is_readable(provenance: Path) -> bool:

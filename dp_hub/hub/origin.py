@@ -42,11 +42,16 @@ class Origin:
 
 
 def write_origin(folder: Path, origin: Origin) -> None:
-    """Make ``folder`` remember ``origin``; where it can't be written to, that is left out."""
+    """Make ``folder`` remember ``origin``. Raises OSError where it can't be written to."""
+    write_atomic(folder / PATH, encode(origin))
+
+
+def try_to_write_origin(folder: Path, origin: Origin) -> None:
+    """As `write_origin`, but for folders that can't be written to, and those of the cache."""
     if in_cache(folder):
         return
     try:
-        write_atomic(folder / PATH, encode(origin))
+        write_origin(folder, origin)
     except OSError as error:
         log.debug("%s can't remember where it belongs: %s", folder, error)
 

@@ -75,7 +75,8 @@ def pull(
         found = look_up(api, repo_id, revision or "main", kinds, only=only, at_hand=known)
         if target is None:
             return Pulled(into_cache(api, found), repo_id, found.sha, found.kind)
-        _pull_to(api, found, target)
+        with explained(repo_id):  # also what the disk says
+            _pull_to(api, found, target)
     return Pulled(target, found.repo_id, found.sha, found.kind)
 
 

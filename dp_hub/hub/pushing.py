@@ -9,11 +9,18 @@ from dp_hub.errors import HubError
 from dp_hub.hub.cards import GENERATED, license_of
 from dp_hub.hub.client import TOKEN, connect, endpoint, explained, has_token, quiet_in_logs
 from dp_hub.hub.conflicts import refuse_unseen
-from dp_hub.hub.contents import README, Content, format_version, gather, refuse_unfinished
+from dp_hub.hub.contents import (
+    README,
+    Content,
+    format_version,
+    gather,
+    refuse_damaged,
+    refuse_unfinished,
+)
 from dp_hub.hub.digests import Known
 from dp_hub.hub.kinds import REPO_TYPE, Kind, belongs, is_content, kind_of_folder
 from dp_hub.hub.names import parse_name
-from dp_hub.hub.origin import Origin, write_origin
+from dp_hub.hub.origin import Origin, try_to_write_origin
 from dp_hub.hub.remote import Remote, Version, list_files, look_at, version_of
 
 if TYPE_CHECKING:
@@ -92,8 +99,8 @@ def push(
             (README.md, pictures under media/) unless the user has written a README.md; ``facts``
             holds "tag", the version that this will be. The same dataset must get the same README.
     Raises:
-        HubError: no dataset or policy, unfinished, no licence, no token, no access, another
-            dataset is there, or somebody else pushed at the same time.
+        HubError: no dataset or policy, unfinished or not as its checksums say, no licence, no
+            token, no access, another dataset is there, or somebody else pushed at the same time.
     """
     repo_id, revision = parse_name(name)
     if revision is not None:
@@ -124,6 +131,7 @@ def push(
                 raise HubError(f"{repo_id} was removed from {endpoint()} just after it was made")
         plan = plan_push(repo_id, kind, contents, remote)
         if kind == "dataset" and any(map(is_content, [*plan.send, *plan.remove])):
+            refuse_damaged(folder, contents, plan.send)
             refuse_unseen(api, repo_id, folder, remote, onto)
         return publish(api, plan, remote, message, remember_in=folder)
 
@@ -220,7 +228,7 @@ def _remember(
         for path, file in files.items()
         if path in plan.own or (not is_content(path) and file.holds(folder / path))
     }
-    write_origin(folder, Origin(endpoint(), plan.repo_id, plan.kind, sha, tag, own))
+    try_to_write_origin(folder, Origin(endpoint(), plan.repo_id, plan.kind, sha, tag, own))
 
 
 def _commit(api: "HfApi", plan: Plan, message: str) -> str:

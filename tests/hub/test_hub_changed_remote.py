@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from hub_helpers import files_of
 from huggingface_hub import CommitOperationAdd
 
+from dp_hub.dataset.checksums import PATH as CHECKSUMS
+from dp_hub.dataset.checksums import FileSum, encode_checksums
 from dp_hub.errors import HubError
 from dp_hub.hub import LocalHub, pull, push, verify_folder
 from dp_hub.hub.cards import GENERATED, front_matter
@@ -17,6 +20,7 @@ from dp_hub.hub.client import connect
 from dp_hub.hub.origin import PATH, read_origin
 
 MakeDataset = Callable[..., Path]
+PARTS = ("data/", "meta/", "videos/")
 
 
 def head_of(name: str) -> str:
@@ -207,6 +211,40 @@ def test_an_unfinished_dataset_stays_at_home(hub: LocalHub, make_dataset: MakeDa
             push(folder, "me/pusht")
         assert caught.value.hint == f"dp-hub finish {folder}"
         assert not connect().repo_exists("me/pusht", repo_type="dataset")
+
+
+def add_checksums(folder: Path) -> None:
+    files = {name: data for name, data in files_of(folder).items() if name.startswith(PARTS)}
+    (folder / CHECKSUMS).write_bytes(
+        encode_checksums({n: FileSum(len(d), sha256(d).hexdigest()) for n, d in files.items()})
+    )
+
+
+def test_a_dataset_that_is_not_as_it_was_written_is_not_published(
+    hub: LocalHub, make_dataset: MakeDataset
+) -> None:
+    folder = make_dataset("data", n_files=2)
+    add_checksums(folder)
+    first = push(folder, "me/pusht")
+    shard = folder / "data/chunk-000/file-001.parquet"
+    whole = shard.read_bytes()
+    for broken in (whole[:-1], whole[:50] + bytes([whole[50] ^ 4]) + whole[51:], None):
+        shard.unlink(missing_ok=True)
+        if broken is not None:
+            shard.write_bytes(broken)
+        with pytest.raises(HubError, match=r"not as it was written: data/chunk-000/file-001\.par"):
+            push(folder, "me/pusht")
+    shard.write_bytes(whole)
+    change(folder, 1)
+    with pytest.raises(HubError, match=r"meta/dp_hub\.json, meta/stats\.json not as"):
+        push(folder, "me/pusht")
+    (folder / CHECKSUMS).write_text("{}")
+    with pytest.raises(HubError, match=r"checksums\.json is damaged"):
+        push(folder, "me/pusht")
+    assert head_of("me/pusht") == first.sha
+    (folder / CHECKSUMS).unlink()
+    add_checksums(folder)
+    assert push(folder, "me/pusht").tag == "data-v2"
 
 
 SOURCES = [

@@ -371,6 +371,16 @@ def test_a_folder_that_holds_something_is_not_pulled_over(
     assert leftovers == []
 
 
+def test_a_place_that_can_not_be_written_to_is_said(
+    hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    push(make_dataset("data"), "me/pusht")
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file/inside", Path("/proc/nowhere/at/all")):
+        with pytest.raises(HubError, match="me/pusht: "):
+            pull("me/pusht", to=place)
+
+
 def test_an_interrupted_pull_goes_on_by_file(
     hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
