@@ -1,6 +1,6 @@
 """Whether a push would replace something that its sender has not seen, and what to say then."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,32 @@ def refuse_unseen(
     else:
         seen = f"this folder was made from {origin.tag or f'commit {origin.sha[:10]}'}"
     raise _refusal(api, repo_id, remote, seen)
+
+
+def refuse_damage(
+    repo_id: str, folder: Path, send: Iterable[str], remote: Remote, onto: str | None
+) -> None:
+    """Refuse data that differs from the newest version's while all that describes it is the same.
+
+    Whoever writes a dataset changes meta/ along with it; a damaged file doesn't.
+
+    Raises:
+        HubError: it is so, and ``onto`` doesn't say that it is meant.
+    """
+    sent = list(send)
+    changed = [path for path in sent if path in remote.files and is_content(path)]
+    described = any(path.startswith("meta/") for path in sent)
+    if not changed or described or onto is not None or not _is_newest(remote):
+        return
+    assert remote.newest is not None
+    names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+    tag = remote.newest.tag
+    raise HubError(
+        f"{names} in {folder} differs from {repo_id}@{tag}, but nothing in meta/ does, "
+        "as when a file is damaged. Nothing was pushed",
+        hint=f"take a good copy (dp-hub pull {repo_id}@{tag}, with --to {folder} it is mended); "
+        f"if it was changed on purpose, push with --onto {tag}",
+    )
 
 
 def content_of(files: Files) -> dict[str, Known]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dp_hub.errors import HubError
 from dp_hub.hub.cards import GENERATED, license_of
 from dp_hub.hub.client import TOKEN, connect, endpoint, explained, has_token, quiet_in_logs
-from dp_hub.hub.conflicts import refuse_unseen
+from dp_hub.hub.conflicts import refuse_damage, refuse_unseen
 from dp_hub.hub.contents import (
     README,
     Content,
@@ -133,6 +133,7 @@ def push(
         if kind == "dataset" and any(map(is_content, [*plan.send, *plan.remove])):
             refuse_damaged(folder, contents, plan.send)
             refuse_unseen(api, repo_id, folder, remote, onto)
+            refuse_damage(repo_id, folder, [*plan.send, *plan.remove], remote, onto)
         return publish(api, plan, remote, message, remember_in=folder)
 
 

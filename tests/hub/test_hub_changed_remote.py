@@ -247,6 +247,28 @@ def test_a_dataset_that_is_not_as_it_was_written_is_not_published(
     assert push(folder, "me/pusht").tag == "data-v2"
 
 
+def test_data_that_changed_behind_its_description_is_taken_for_damaged(
+    hub: LocalHub, make_dataset: MakeDataset
+) -> None:
+    folder = make_dataset("data", n_files=2)
+    first = push(folder, "me/pusht")
+    shard = folder / "data/chunk-000/file-001.parquet"
+    whole = shard.read_bytes()
+    for broken in (whole[:50] + bytes([whole[50] ^ 4]) + whole[51:], None):
+        shard.unlink()
+        if broken is not None:
+            shard.write_bytes(broken)
+        with pytest.raises(
+            HubError, match=r"data/chunk-000/file-001\.parquet .* as when a file is"
+        ):
+            push(folder, "me/pusht")
+        assert head_of("me/pusht") == first.sha
+        pull("me/pusht@data-v1", to=folder)
+        assert shard.read_bytes() == whole
+    shard.write_bytes(whole[:-1])
+    assert push(folder, "me/pusht", onto="data-v1").n_sent == 1
+
+
 SOURCES = [
     {"name": "me/one", "revision": "data-v2", "fingerprint": "aa", "license": "mit"},
     {"name": "you/two", "revision": None, "fingerprint": None, "license": "cc-by-4.0"},
