@@ -64,6 +64,7 @@ class FaultProxy:
         assert parts.hostname is not None and parts.port is not None
         self.upstream = (parts.hostname, parts.port)
         self.bytes_per_s = bytes_per_s
+        self.started: list[str] = []
         self.seen: list[Seen] = []
         self._faults: list[Fault] = []
         self._hits = 0
@@ -98,6 +99,7 @@ class FaultProxy:
     def take(self, line: str) -> Fault | None:
         """The fault that this request is to meet."""
         with self._lock:
+            self.started.append(line)
             for fault in self._faults:
                 if fault.times > 0 and re.search(fault.where, line):
                     fault.times -= 1
