@@ -8,7 +8,19 @@ from types import FrameType
 import typer
 
 from dp_hub import __version__
-from dp_hub.cli import check, convert, edit, evaluate, export, finish, pull, push, record, serve
+from dp_hub.cli import (
+    check,
+    convert,
+    edit,
+    evaluate,
+    export,
+    finish,
+    log,
+    pull,
+    push,
+    record,
+    serve,
+)
 from dp_hub.errors import DpHubError
 
 app = typer.Typer(
@@ -27,6 +39,7 @@ app.command("edit")(edit.edit)
 app.command("finish")(finish.finish)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
+app.command("log")(log.log)
 app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 
