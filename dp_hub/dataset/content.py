@@ -40,9 +40,14 @@ def fingerprint_holds(
 
 def content_fingerprint(root: Path, info: Mapping[str, Any]) -> str:
     """sha256 over features, rate, and names and contents of the files in data/ and videos/, hex."""
+    return files_fingerprint(_file_hashes(root), info)
+
+
+def files_fingerprint(hashes: Mapping[str, str], info: Mapping[str, Any]) -> str:
+    """`content_fingerprint` from the sha256 of every file in data/ and videos/, by name."""
     header = {"features": info["features"], "fps": info["fps"]}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, sha256 in sorted(_file_hashes(root).items()):
+    for name, sha256 in sorted(hashes.items()):
         digest.update(f"{name}\n{sha256}\n".encode())
     return digest.hexdigest()
 

@@ -68,6 +68,16 @@ def data_files(root: Path, info: Mapping[str, Any], episodes: EpisodeIndex) -> l
     Raises:
         DataError: one is missing, cut short, or holds another number of rows than its episodes.
     """
+    files = planned_data_files(root, info, episodes)
+    for file in files:
+        check_rows(file, episodes)
+    return files
+
+
+def planned_data_files(
+    root: Path, info: Mapping[str, Any], episodes: EpisodeIndex
+) -> list[DataFile]:
+    """The Parquet files with their frames, in order, as meta/episodes has them; none is opened."""
     places = episodes.places["data"]
     template = info.get("data_path") or DATA_PATH
     pairs = np.stack([places.chunk, places.file], axis=1)
@@ -77,7 +87,6 @@ def data_files(root: Path, info: Mapping[str, Any], episodes: EpisodeIndex) -> l
     for a, b in zip(first, last, strict=True):
         path = file_path(root, template, chunk=int(pairs[a, 0]), file=int(pairs[a, 1]))
         files.append(DataFile(path, int(episodes.starts[a]), int(episodes.stops[b])))
-        _check_rows(files[-1], int(a), int(b))
     return files
 
 
@@ -105,12 +114,12 @@ def check_frames(files: list[DataFile], episodes: EpisodeIndex, features: list[s
             raise DataError(f"{file.path} has no column for the feature {missing[0]}")
         row = file.start
         for batch in batches(file.path, ["index", "episode_index", "frame_index"]):
-            _check_batch(batch, row, episodes, file.path)
+            check_batch(batch, np.arange(row, row + len(batch)), episodes, file.path)
             row += len(batch)
 
 
-def _check_batch(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> None:
-    index = np.arange(row, row + len(batch))
+def check_batch(batch: Any, index: np.ndarray, episodes: EpisodeIndex, path: Path) -> None:
+    """Refuse rows of a file that are not the frames ``index``, int64 (T,), of the dataset."""
     episode = np.searchsorted(episodes.stops, index, side="right")
     expected = {
         "index": index,
@@ -129,11 +138,14 @@ def _check_batch(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> No
             )
 
 
-def _check_rows(file: DataFile, first: int, last: int) -> None:
+def check_rows(file: DataFile, episodes: EpisodeIndex) -> None:
+    """Refuse a file with another number of rows than its episodes have frames."""
     with open_parquet(file.path) as parquet:
         n_rows = parquet.metadata.num_rows
     expected = file.stop - file.start
     if n_rows != expected:
+        first = np.searchsorted(episodes.stops, file.start, side="right")
+        last = np.searchsorted(episodes.stops, file.stop)
         raise DataError(
             f"{file.path} has {n_rows} rows, but its episodes {first} to {last} have "
             f"{expected} frames",
