@@ -29,9 +29,9 @@ def frame_shape(feature: Feature) -> tuple[int, ...]:
     return (int(np.prod(feature.shape)),)
 
 
-def empty_column(feature: Feature) -> np.ndarray:
-    """No rows of a feature, in the type and shape that `read_episodes` gives."""
-    return np.empty((0, *frame_shape(feature)), _dtype(feature))
+def blank_frame(feature: Feature) -> np.ndarray:
+    """One frame of a feature, (1, ...), in the type and shape that `read_episodes` gives."""
+    return np.full((1, *frame_shape(feature)), 0, _dtype(feature))
 
 
 def read_episodes(
@@ -68,6 +68,8 @@ def read_episodes(
             for name, feature in ((name, dataset.features[name]) for name in features)
         }
     )
+    if not len(episodes):
+        return columns
     in_data = [dataset.features[name] for name in features if _in_data(dataset, name)]
     with _Threads(threads) as run:
         for file in dataset.data_files if in_data else ():

@@ -81,6 +81,8 @@ class FileStore:
         try:
             for part in (self.folder, root / ".locks", root / ".coming"):
                 part.mkdir(parents=True, exist_ok=True)
+            with self._lock("room"):
+                self._shrink(0)  # to a limit that may be lower than the last one
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -207,12 +209,16 @@ class FileStore:
             def __init__(self, *args: object, **options: object) -> None:
                 super().__init__(*args, **{**options, "disable": True})
 
-        with explained(self._found.repo_id):
-            path = connect().hf_hub_download(
-                self._found.repo_id,
+        api, repo_id, sha = connect(), self._found.repo_id, self._found.sha
+        repo_type = REPO_TYPE[self._found.kind]
+        with explained(repo_id):
+            # Of a Hub that is away this tells at once; the download would try for half a minute.
+            api.repo_info(repo_id, revision=sha, repo_type=repo_type, timeout=10)
+            path = api.hf_hub_download(
+                repo_id,
                 file.path,
-                repo_type=REPO_TYPE[self._found.kind],
-                revision=self._found.sha,
+                repo_type=repo_type,
+                revision=sha,
                 local_dir=into,
                 force_download=again,
                 tqdm_class=Silent,
@@ -222,18 +228,23 @@ class FileStore:
     def _make_room(self, size: int, coming: Path) -> None:
         """Delete what nobody holds until ``size`` more bytes fit, and announce them."""
         with self._lock("room"):
-            stored = sorted(self._stored())  # longest unused first
-            excess = sum(taken for _, taken, _ in stored) + size - self.limit_bytes
-            for _, taken, path in stored:
-                if excess <= 0:
-                    break
-                if self._delete(path):
-                    excess -= taken
+            excess = self._shrink(size)
             if excess > 0:
                 log.info("the files in use are %.3g GB beyond the store's limit", excess / 1e9)
             coming.mkdir(parents=True)
             with (coming / "size").open("wb") as announced:
                 announced.truncate(size)  # takes no room on the disk
+
+    def _shrink(self, size: int) -> int:
+        """Delete until ``size`` more bytes fit; how many do not because of files in use."""
+        stored = sorted(self._stored())  # longest unused first
+        excess = sum(taken for _, taken, _ in stored) + size - self.limit_bytes
+        for _, taken, path in stored:
+            if excess <= 0:
+                break
+            if self._delete(path):
+                excess -= taken
+        return excess
 
     def _stored(self) -> Iterator[tuple[float, int, Path]]:
         """(last use, bytes, path) of all files, and of the announcements of those that come."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dp_hub.dataset.episode_data import empty_column, read_episodes
+from dp_hub.dataset.episode_data import blank_frame, read_episodes
 from dp_hub.dataset.streamed import Held, StreamedDataset
 from dp_hub.errors import ConfigError, DataError, HubError
 from dp_hub.sampling.gather import as_stored, observed_keys
@@ -106,8 +106,8 @@ class StreamingSampler:
         self.waited_s = 0.0
         self._horizon, self._n_obs_steps = horizon, n_obs_steps
         self._pad_before, self._pad_after = pad_before, pad_after
-        self._empty = empty_columns(dataset, keys, action_key)
-        self._names, self._action = list(self._empty), action_key
+        self._blank = blank_frames(dataset, keys, action_key)
+        self._names, self._action = list(self._blank), action_key
         self._twin, self._require_finite, self._threads = twin, require_finite, threads
         # Twin e of E episodes is number E + e.
         times = 2 if twin else 1
@@ -116,7 +116,7 @@ class StreamingSampler:
             np.searchsorted(dataset.episodes.starts, table.lo), minlength=len(dataset.episodes)
         )
         frame_bytes = sum(
-            column.itemsize * math.prod(column.shape[1:]) for column in self._empty.values()
+            column.itemsize * math.prod(column.shape[1:]) for column in self._blank.values()
         )
         self._counts = np.tile(counts, times)
         self._costs = np.tile(dataset.episodes.lengths * frame_bytes, times)
@@ -336,7 +336,7 @@ class StreamingSampler:
         """The columns of a pool, as batches hold them, episode after episode."""
         columns = {
             name: np.empty((int(stops[-1]), *column.shape[1:]), column.dtype)
-            for name, column in self._empty.items()
+            for name, column in self._blank.items()
         }
         known = _positions(episodes, donor.pool.episodes if donor else episodes[:0])
         if donor is not None:
@@ -393,16 +393,16 @@ class StreamingSampler:
         return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
 
-def empty_columns(
+def blank_frames(
     dataset: StreamedDataset, keys: Sequence[str] | None, action_key: str
 ) -> dict[str, np.ndarray]:
-    """Columns without rows, as batches hold them: which there are, and of what.
+    """One frame as batches hold it: which columns there are, and of what.
 
     Raises:
         DataError: a feature is missing or no numbers.
     """
     names = observed_keys(dict.fromkeys(dataset.features, np.zeros(0)), keys, action_key)
-    return {name: as_stored(empty_column(dataset.features[name])) for name in (*names, action_key)}
+    return {name: as_stored(blank_frame(dataset.features[name])) for name in (*names, action_key)}
 
 
 def _put(columns: Columns, start: int, values: Columns) -> None:
