@@ -8,18 +8,21 @@ first, of whichever commit it is; files in use always stay, even beyond the limi
 """
 
 import fcntl
+import functools
 import hashlib
 import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from dp_hub.errors import HubError
+from dp_hub.hub.background import in_background
 from dp_hub.hub.client import Unreachable, connect, endpoint, explained
 from dp_hub.hub.digests import Known
 from dp_hub.hub.kinds import REPO_TYPE
@@ -27,13 +30,15 @@ from dp_hub.hub.pulling import Found
 
 log = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 30.0
+THREADS = 4  # fetches at a time
 
 
 class Held:
     """Files that stay until `release`, or until nobody has this object any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None]) -> None:
         self._locks: list[IO[bytes]] = []
+        self._then = then
         self._process = os.getpid()
 
     def add(self, lock: IO[bytes]) -> None:
@@ -41,7 +46,13 @@ class Held:
         self._locks.append(lock)
 
     def release(self) -> None:
-        """The files may be deleted from now on."""
+        """The files may be deleted from now on, and are if the store is beyond its limit."""
+        if self._locks:
+            self._unlock()
+            if self._process == os.getpid():
+                self._then()
+
+    def _unlock(self) -> None:
         for lock in self._locks:
             if self._process == os.getpid():
                 # Not by closing alone: a forked process may have the file open as well.
@@ -50,7 +61,7 @@ class Held:
         self._locks.clear()
 
     def __del__(self) -> None:
-        self.release()
+        self._unlock()
 
 
 class FileStore:
@@ -78,11 +89,11 @@ class FileStore:
         self.folder = root / f"{found.repo_id.replace('/', '--')}-{where}" / found.sha
         self._checked: set[tuple[str, int]] = set()
         self._closed = threading.Event()
+        weakref.finalize(self, self._closed.set)  # a program that ends does not go on trying
         try:
             for part in (self.folder, root / ".locks", root / ".coming"):
                 part.mkdir(parents=True, exist_ok=True)
-            with self._lock("room"):
-                self._shrink(0)  # to a limit that may be lower than the last one
+            self._trim()  # the limit may be lower than the last one
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -96,16 +107,21 @@ class FileStore:
         Raises:
             HubError: the Hub stays away, refuses or has a damaged file; the disk is full.
         """
-        held = Held()
+        held = Held(self._trim)
+        files = [self._entry(name) for name in names]
+
+        def hold(some: list[Known]) -> None:
+            for file in some:
+                held.add(self._hold(file))
+
+        # After an error the other threads go on with what they are at; it is let go with `held`.
+        parts = [files[first::THREADS] for first in range(min(THREADS, len(files)))]
+        running = [in_background(functools.partial(hold, part)) for part in parts]
         try:
-            for name in names:
-                held.add(self._hold(self._entry(name)))
+            for one in running:
+                one.result()
         except OSError as error:
-            held.release()
             raise self._unwritable(error) from None
-        except BaseException:
-            held.release()
-            raise
         return held
 
     def close(self) -> None:
@@ -234,6 +250,10 @@ class FileStore:
             coming.mkdir(parents=True)
             with (coming / "size").open("wb") as announced:
                 announced.truncate(size)  # takes no room on the disk
+
+    def _trim(self) -> None:
+        with self._lock("room"):
+            self._shrink(0)
 
     def _shrink(self, size: int) -> int:
         """Delete until ``size`` more bytes fit; how many do not because of files in use."""

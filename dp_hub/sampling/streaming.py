@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from torch.utils.data import get_worker_info
 from dp_hub.dataset.episode_data import blank_frame, read_episodes
 from dp_hub.dataset.streamed import Held, StreamedDataset
 from dp_hub.errors import ConfigError, DataError, HubError
+from dp_hub.hub.background import in_background
 from dp_hub.sampling.gather import as_stored, observed_keys
 from dp_hub.sampling.loader import WindowDataset
 from dp_hub.sampling.order import EpochBatches
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 POOL_BYTES = 512_000_000
 Batch = dict[str, Tensor]
 Columns = Mapping[str, np.ndarray]
-T = TypeVar("T")
 
 
 @dataclass
@@ -281,12 +280,12 @@ class StreamingSampler:
         if files is None or (files.done() and files.exception() is not None):
             files = self._fetch(pool)
         donor = self._current
-        return _in_background(lambda: self._read(key, pool, files, donor))
+        return in_background(lambda: self._read(key, pool, files, donor))
 
     def _fetch(self, pool: Pool) -> "Future[Held]":
         names = self._files(pool)
         store = self.dataset.files
-        return _in_background(lambda: store.hold(names))
+        return in_background(lambda: store.hold(names))
 
     def _fetch_early(
         self, coming: tuple[tuple[int, int], Pool], later: tuple[tuple[int, int], Pool]
@@ -444,17 +443,3 @@ def _refuse_several_workers() -> None:
             f"{worker.num_workers} workers would each draw all batches of the same streaming order",
             hint="use one worker, or none: the next pool is loaded in the background anyway",
         )
-
-
-def _in_background(work: Callable[[], T]) -> "Future[T]":
-    """Run something in a thread that does not keep the program from ending."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised by whoever takes the result
-            future.set_exception(error)
-
-    Thread(target=run, name="dp_hub-stream", daemon=True).start()
-    return future

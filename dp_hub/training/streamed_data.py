@@ -29,6 +29,7 @@ from dp_hub.training.data import (
 )
 
 log = logging.getLogger(__name__)
+MB = 1_000_000
 TRAIN_EPISODES = 8
 """Training episodes that the action error is taken on."""
 Columns = Mapping[str, np.ndarray]
@@ -49,7 +50,7 @@ def streamed_training_data(
     names = policy_features(dataset, policy)
     train_mask, val_mask = split_episodes(len(dataset.episodes), config.split)
     twin: Twin | None = mirrored if config.augment == "pusht_mirror" else None
-    pool_bytes = config.streaming.pool_mb * 1_000_000
+    pool_bytes = config.streaming.pool_mb * MB
     batches = StreamingSampler(
         dataset,
         horizon=policy.horizon,
