@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local
     with LocalHub(tmp_path / "server") as running:
         client_of(running, tmp_path / "home", monkeypatch)
         yield running
+        # While the Hub is there: of one that is away they would try for long, and on every failure
+        # the library closes the connections of all threads.
+        for thread in threading.enumerate():
+            if thread.name == "dp_hub-background":
+                thread.join(30)
 
 
 def client_of(hub: LocalHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
