@@ -4,6 +4,7 @@
     python recipes/train.py recipes/configs/debug.yaml --dataset DIR_OR_NAME --steps 50
 
 Every setting of dp_hub.training.config.TrainConfig can be given as ``--key.sub value``.
+``--streaming true`` fetches and holds only a part of the dataset at a time (docs/streaming.md).
 ``--resume`` continues a run from its newest checkpoint, exactly, or begins one if there is none.
 Ctrl-C saves a checkpoint first. Several processes on GPUs: ``accelerate launch --num_processes N``;
 on CPUs: ``torchrun --nproc_per_node N``.
