@@ -91,7 +91,7 @@ def read_column(files: Iterable[DataFile], feature: Feature) -> np.ndarray:
             feature says.
     """
     files = list(files)
-    dtype = _numpy_dtype(feature)
+    dtype = numpy_dtype(feature)
     shape = () if feature.shape == (1,) else feature.shape
     column = np.empty((files[-1].stop, *shape), dtype)
     for file in files:
@@ -105,7 +105,8 @@ def read_column(files: Iterable[DataFile], feature: Feature) -> np.ndarray:
     return column
 
 
-def _numpy_dtype(feature: Feature) -> np.dtype:
+def numpy_dtype(feature: Feature) -> np.dtype:
+    """The type of a feature's numbers in memory. Raises DataError if numpy knows none."""
     if feature.dtype in ("string", "language"):
         return np.dtype(object)
     try:
@@ -124,7 +125,7 @@ def column_values(array: Any, feature: Feature, path: Path) -> np.ndarray:
             f"meta/info.json says its shape is {list(feature.shape)}"
         )
     values = _as_numpy(flat)
-    dtype = _numpy_dtype(feature)
+    dtype = numpy_dtype(feature)
     if not np.can_cast(values.dtype, dtype, "same_kind"):
         raise DataError(
             f"{feature.name} in {path} is {values.dtype}; meta/info.json says {feature.dtype}"

@@ -57,7 +57,7 @@ class FrameSource:
 
 def image_source(root: Path, files: list[DataFile], feature: Feature) -> FrameSource:
     """The pictures of a column of encoded images (PNG, WebP, JPEG...)."""
-    shape, _ = _picture_shape(feature)
+    shape, _ = picture_shape(feature)
     return FrameSource(
         name=feature.name,
         shape=(files[-1].stop, *shape),
@@ -74,7 +74,7 @@ def video_source(
     Raises:
         DataError: a video is missing, or an episode's times do not give its number of frames.
     """
-    shape, _ = _picture_shape(feature)
+    shape, _ = picture_shape(feature)
     paths = video_paths(root, info, episodes, feature.name)
     from_s, to_s = episodes.places[feature.name].from_s, episodes.places[feature.name].to_s
     fps = float(info["fps"])
@@ -103,7 +103,7 @@ def video_source(
     )
 
 
-def _picture_shape(feature: Feature) -> tuple[tuple[int, int, int], list[str]]:
+def picture_shape(feature: Feature) -> tuple[tuple[int, int, int], list[str]]:
     """(H, W, C) of a feature, which some recorders give as (C, H, W), and its names."""
     if len(feature.shape) != 3:
         raise DataError(f"{feature.name} has the shape {list(feature.shape)}, not that of pictures")
@@ -144,13 +144,16 @@ def _image_parts(files: list[DataFile], name: str, shape: tuple[int, int, int]) 
                 if not hasattr(column, "field"):
                     raise DataError(f"{name} in {file.path} is {column.type}, not encoded pictures")
                 encoded = column.field("bytes").to_pylist()
-                yield Part(start, len(encoded), partial(_decode_all, encoded, shape, name, start))
+                yield Part(
+                    start, len(encoded), partial(decode_pictures, encoded, shape, name, start)
+                )
                 start += len(encoded)
 
 
-def _decode_all(
+def decode_pictures(
     encoded: list[bytes | None], shape: tuple[int, int, int], name: str, start: int
 ) -> Iterator[np.ndarray]:
+    """Encoded pictures of the frames from ``start`` on, as uint8 (H, W, C) each."""
     for number, data in enumerate(encoded, start):
         if data is None:
             raise DataError(

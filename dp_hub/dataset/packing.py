@@ -20,10 +20,10 @@ from dp_hub.dataset.meta_files import Sealed
 from dp_hub.dataset.shards import (
     DATA_PATH,
     EPISODES_PATH,
-    VIDEO_FILE_MB,
     VIDEO_PATH,
     ParquetShards,
     is_full_file,
+    is_full_video,
     number_of,
     numbered,
     place,
@@ -176,7 +176,7 @@ def _pack_video(
     from dp_hub.replay.clip import VideoClip
 
     def is_full(path: Path) -> bool:
-        return packet_bytes(path) >= VIDEO_FILE_MB * 1_000_000
+        return is_full_video(packet_bytes(path))
 
     files = _after(places, first)
     rest = _share_whole(root, into, VIDEO_PATH, first, files, is_full, video=feature)

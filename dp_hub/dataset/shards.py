@@ -129,6 +129,11 @@ def is_full(n_groups: int, n_bytes: int, limit_bytes: int = DATA_FILE_MB * 1_000
     return n_bytes >= limit_bytes or n_groups >= ROW_GROUPS_PER_FILE
 
 
+def is_full_video(n_bytes: int) -> bool:
+    """Whether a video with so many bytes of packets takes no more episodes."""
+    return n_bytes >= VIDEO_FILE_MB * 1_000_000
+
+
 def is_full_file(path: Path, limit_bytes: int = DATA_FILE_MB * 1_000_000) -> bool:
     """`is_full` of a closed file."""
     with pq.ParquetFile(path) as file:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from dp_hub.dataset.shards import VIDEO_FILE_MB, VIDEO_PATH, numbered, place
+from dp_hub.dataset.shards import VIDEO_PATH, is_full_video, numbered, place
 from dp_hub.errors import DataError
 from dp_hub.files import discard, share_file, sync_file
 from dp_hub.replay.clip import VideoClip, video_stream
@@ -136,7 +136,7 @@ class VideoShards:
         feature: the camera's feature name.
         fps: frames per second, constant.
         first_number: number of the first file to write.
-        limit_bytes: a file with at least so many bytes of packets takes no further episodes.
+        is_full: whether a file with so many bytes of packets takes no further episodes.
     """
 
     def __init__(
@@ -146,11 +146,11 @@ class VideoShards:
         *,
         fps: float,
         first_number: int = 0,
-        limit_bytes: int = VIDEO_FILE_MB * 1_000_000,
+        is_full: Callable[[int], bool] = is_full_video,
     ) -> None:
         self.root, self._feature = root, feature
         self.rate = exact_rate(fps)
-        self._limit_bytes = limit_bytes
+        self._is_full = is_full
         self.number = first_number  # of the open file, or the next
         self._container: Any = None
         self._stream: Any = None
@@ -179,7 +179,7 @@ class VideoShards:
         Raises:
             NotCopyableError: the packets of a clip do not stand on their own.
         """
-        if self._container is not None and self._n_bytes >= self._limit_bytes:
+        if self._container is not None and self._is_full(self._n_bytes):
             self.close()
         with clips[0].open() as container:
             kind = _stream_kind(video_stream(container, clips[0].name))

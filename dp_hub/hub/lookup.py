@@ -107,10 +107,11 @@ def _look_up_online(
     listed = api.list_repo_tree(repo_id, recursive=True, revision=sha, repo_type=REPO_TYPE[kind])
     files = _ours(Known.of(file) for file in listed if isinstance(file, RepoFile))
     _check_kind(repo_id, sha, kind, files)
-    return Found(repo_id, kind, revision, sha, _wanted(files, only), online=True, only=only)
+    return Found(repo_id, kind, revision, sha, wanted_files(files, only), online=True, only=only)
 
 
-def _wanted(files: Sequence[Known], only: Only | None) -> list[Known]:
+def wanted_files(files: Sequence[Known], only: Only | None) -> list[Known]:
+    """Those of ``files`` that belong to the part."""
     patterns = PATTERNS[only] or ["*"]
     return [file for file in files if any(fnmatch(file.path, pattern) for pattern in patterns)]
 
@@ -184,7 +185,9 @@ def _cached(repo_id: str, revision: str, kinds: Sequence[Kind], only: Only | Non
             continue
         files = _ours(map(Known.of, tree))
         _check_kind(repo_id, sha, kind, files)
-        return Found(repo_id, kind, revision, sha, _wanted(files, only), online=False, only=only)
+        return Found(
+            repo_id, kind, revision, sha, wanted_files(files, only), online=False, only=only
+        )
     return None
 
 

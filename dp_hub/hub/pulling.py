@@ -64,7 +64,7 @@ def pull(
         HubError: no such name or revision, the Hub is away and nothing is cached, the files are
             damaged or of neither kind, or ``to`` is something else already.
     """
-    repo_id, revision = _one_revision(name, revision)
+    repo_id, revision = one_revision(name, revision)
     if only is not None and (to is not None or kind == "policy"):
         raise HubError("a part is fetched of datasets only, and into the cache only")
     kinds = wanted_kinds("dataset" if only is not None else kind)
@@ -80,7 +80,8 @@ def pull(
     return Pulled(target, found.repo_id, found.sha, found.kind)
 
 
-def _one_revision(name: str, revision: str | None) -> tuple[str, str | None]:
+def one_revision(name: str, revision: str | None) -> tuple[str, str | None]:
+    """The repository and the revision, which may be in the name or beside it, but not both."""
     repo_id, inside = parse_name(name)
     if inside is not None and revision not in (None, inside):
         raise HubError(f"two revisions of {repo_id}: {inside} and {revision}")

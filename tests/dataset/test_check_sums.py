@@ -2,6 +2,7 @@
 
 import shutil
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,10 +18,11 @@ from checks_helpers import (
     write_episodes,
 )
 
-from dp_hub.dataset.checks import sums
 from dp_hub.dataset.checks.fix import fix
 from dp_hub.dataset.checksums import PATH, covered_files, encode_checksums, file_sum
+from dp_hub.dataset.writer import DatasetWriter
 from dp_hub.errors import DataError
+from dp_hub.hub import pull, push
 
 N_FLIPS = 200
 
@@ -146,14 +148,25 @@ def test_hashes_that_cannot_be_computed_are_said_so(sealed, tmp_path):
     assert "SUM-006" in ids(report, "info")
 
 
-def test_a_pulled_folder_is_compared_with_the_hub(sealed, tmp_path, monkeypatch):
-    """`damaged_since_pull` is where the Hub's own checksums come in."""
-    root = copy(sealed, tmp_path / "ds")
-    monkeypatch.setattr(sums, "damaged_since_pull", lambda folder: ["README.md"])
-    assert "SUM-007" not in ids(examined(root))
-    (root / ".dp_hub").mkdir()
-    (root / ".dp_hub/remote.json").write_text("{}")
-    assert ids(examined(root), "fail") == {"SUM-007"}
+def test_a_pulled_folder_is_compared_with_the_hub(sealed, tmp_path, local_hub):
+    push(copy(sealed, tmp_path / "ds"), "me/ds", license="mit")
+    root = pull("me/ds", to=tmp_path / "pulled").path
+    assert not ids(examined(root)) & {"SUM-007", "SUM-008", "SUM-009"}
+    (root / "README.md").write_text((root / "README.md").read_text() + "more words")
+    report = examined(root)
+    assert not ids(report, "fail") and "SUM-008" in ids(report, "warn")
+    edit_json(root, "meta/stats.json", lambda v: v["action"].update(count=[1]))
+    assert "SUM-007" in ids(examined(root), "fail")
+
+
+def test_a_dataset_that_was_added_to_is_newer_and_not_damaged(sealed, tmp_path, local_hub):
+    push(copy(sealed, tmp_path / "ds"), "me/ds", license="mit")
+    root = pull("me/ds", to=tmp_path / "pulled").path
+    with DatasetWriter.resume(root) as writer:
+        writer.finish()
+    edit_json(root, "meta/info.json", lambda v: v.update(robot_type="another"))
+    report = examined(seal(root))
+    assert "SUM-007" not in ids(report) and "SUM-009" in ids(report, "info")
 
 
 def test_fix_keeps_hashes_that_still_hold(sealed, tmp_path):
@@ -166,10 +179,17 @@ def test_fix_keeps_hashes_that_still_hold(sealed, tmp_path):
     assert not after.findings
 
 
-def test_hashes_that_cover_videos_are_computed_or_said_to_be_unknown(sealed_video):
-    report = examined(sealed_video)
-    assert not ids(report, "fail")
-    assert ids(report) <= {"SUM-006"}
+def test_hashes_that_cover_videos_are_those_of_the_packets(sealed_video, tmp_path):
+    assert not ids(examined(sealed_video)) & {"SUM-005", "SUM-006"}
+    root = copy(sealed_video, tmp_path / "ds")
+    [path] = root.rglob("*.mp4")
+    with av.open(str(path)) as container:
+        packet = list(container.demux(container.streams.video[0]))[10]
+        at = packet.pos + packet.size - 1
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+    assert "SUM-005" in ids(examined(seal(root)), "fail")
 
 
 def damaged(whole: bytes, rng: np.random.Generator) -> bytes:

@@ -137,6 +137,10 @@ _TABLE: tuple[tuple[str, Severity, str, str, str, bool], ...] = (
     ("SUM-006", "info", "the sha256 of each episode can be computed again", "nothing to do",
      "dp_hub", False),
     ("SUM-007", "fail", "a pulled folder is what the Hub holds", "pull it again", "dp_hub", False),
+    ("SUM-008", "warn", "the words and pictures about a pulled dataset are the Hub's",
+     "pull it again, or push it if they were changed on purpose", "dp_hub", False),
+    ("SUM-009", "info", "a pulled or pushed dataset has not been added to since",
+     "push it when it is ready", "dp_hub", False),
     # time
     ("TIME-001", "fail", "timestamp is frame_index / fps to 0.1 ms", _FIX,
      "LeRobot's tolerance_s: FrameTimestampError with videos", True),

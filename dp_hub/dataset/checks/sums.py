@@ -9,12 +9,14 @@ import numpy as np
 from dp_hub.dataset.checks.bounds import Bounds
 from dp_hub.dataset.checks.finding import Finding, found, some
 from dp_hub.dataset.checks.view import VIDEO_PLACES, View, template_path
-from dp_hub.dataset.checksums import Damage, covered_files, read_checksums, verify
+from dp_hub.dataset.checksums import PATH, Damage, covered_files, read_checksums, verify
 from dp_hub.dataset.content import episodes_fingerprint
 from dp_hub.dataset.features import INDEX_DTYPES, Column
 from dp_hub.dataset.hashing import EpisodeHash
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip
+
+_CONTENT = ("data/", "meta/", "videos/")
 
 
 def check_checksums(root: Path, progress: Callable[[int, int], None]) -> list[Finding]:
@@ -44,19 +46,39 @@ def damaged_since_pull(root: Path) -> list[str] | None:
     """Files that differ from what the Hub holds, for a folder that remembers where it is from.
 
     Returns:
-        None if the folder remembers nothing, or the Hub's checksums cannot be had.
+        None if the folder remembers nothing, or its memory is damaged.
     """
-    return None
+    from dp_hub.hub import verify_folder
+
+    return verify_folder(root)
 
 
 def check_pulled(root: Path) -> list[Finding]:
     """A pulled folder against the Hub's checksums."""
     if not (root / ".dp_hub" / "remote.json").exists():
         return []
-    damaged = damaged_since_pull(root)
-    if not damaged:
-        return []
-    return [found("SUM-007", f"{len(damaged)} files are not those of the Hub: {some(damaged)}")]
+    differing = damaged_since_pull(root) or []
+    content = [name for name in differing if name.startswith(_CONTENT)]
+    words = [name for name in differing if name not in content]
+    findings = []
+    if PATH in content and _as_written(root):
+        findings.append(found("SUM-009", f"{len(content)} files are newer than the Hub's"))
+    elif content:
+        what = f"{len(content)} files are not those of the Hub: {some(content)}"
+        findings.append(found("SUM-007", what))
+    if words:
+        what = f"{some(words)} differ from the Hub's: changed by hand, or damaged"
+        findings.append(found("SUM-008", what))
+    return findings
+
+
+def _as_written(root: Path) -> bool:
+    """Whether the folder's own checksums hold: then somebody went on with the dataset."""
+    try:
+        sums = read_checksums(root)
+    except DataError:
+        return False
+    return sums is not None and not verify(root, sums)
 
 
 @dataclass(frozen=True)
