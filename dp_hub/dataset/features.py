@@ -133,6 +133,8 @@ class Column:
             entry["layout"] = self.layout
         if self.scale not in (None, 1):
             entry["scale"] = self.scale
+        if self.dtype == "image" and self.encoding:
+            entry["encoding"] = self.encoding
         return entry
 
     @classmethod
