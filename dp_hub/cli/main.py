@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from dp_hub import __version__
-from dp_hub.cli import convert, evaluate, export, pull, push, record, serve
+from dp_hub.cli import convert, diff, evaluate, export, info, pull, push, record, serve
 from dp_hub.errors import DpHubError
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
+app.command("info")(info.info)
+app.command("diff")(diff.diff)
 app.add_typer(record.app, name="record")
 app.command("push")(push.push)
 app.command("pull")(pull.pull)

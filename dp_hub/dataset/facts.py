@@ -160,6 +160,25 @@ def read_facts(found: Located | Path) -> Facts:
     )
 
 
+def duration(seconds: float) -> str:
+    """A time in words: ``4.2 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def megabytes(n_bytes: int) -> str:
+    """A size in words: ``950 bytes``, ``12.3 MB``, ``4.56 GB``."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
+        if n_bytes >= factor:
+            amount = n_bytes / factor
+            return f"{amount:.3g} {unit}" if amount < 999 else f"{amount:,.0f} {unit}"
+    return f"{n_bytes} bytes"
+
+
 def episode_lengths(columns: Mapping[str, list[Any]]) -> np.ndarray:
     """Frames per episode, int64 (E,), from columns of meta/episodes.
 
@@ -247,9 +266,9 @@ def _video_encoding(entry: Mapping[str, Any]) -> str | None:
 
 def _sniffed(name: str, meta: Meta) -> str | None:
     """The format of the first picture, if the first data file is here."""
-    from dp_hub.dataset.some_frames import first_picture
-
     from PIL import Image
+
+    from dp_hub.dataset.some_frames import first_picture
 
     try:
         data = first_picture(meta, name)

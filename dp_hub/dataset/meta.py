@@ -66,7 +66,9 @@ class Meta:
         try:
             table = pa.concat_tables(parts, promote_options="permissive")
         except pa.ArrowException as error:
-            raise DataError(f"the files of {self.root}/meta/episodes do not agree: {error}") from None
+            raise DataError(
+                f"the files of {self.root}/meta/episodes do not agree: {error}"
+            ) from None
         return table.slice(0, self.n_episodes)
 
     def episode_columns(self, prefix: str) -> list[str]:

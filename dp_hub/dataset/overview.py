@@ -48,8 +48,15 @@ class Camera:
 
 @dataclass(frozen=True)
 class Traces:
-    """Numbers over time: per episode float64 (T, n), with the names of the n dimensions."""
+    """The first dimensions of a feature over time.
 
+    Attributes:
+        names: of the n dimensions that are shown, of all ``n_dimensions``.
+        episodes: float64 (T, n) of some.
+    """
+
+    feature: str
+    n_dimensions: int
     names: tuple[str, ...]
     episodes: tuple[np.ndarray, ...]
 
@@ -167,11 +174,16 @@ def _main_features(features: Mapping[str, Feature]) -> list[Feature]:
     numbers = [f for f in features.values()
                if not f.is_visual and f.dtype not in ("string", "language")
                and f.name not in INDEX_DTYPES]  # fmt: skip
-    actions = [f for f in numbers if f.name == "action" or f.name.startswith(("action.", "action_"))]
+    actions = [
+        f for f in numbers if f.name == "action" or f.name.startswith(("action.", "action_"))
+    ]
     return actions or numbers[:1]
 
 
-def _dimension_labels(feature: Feature, count: int) -> tuple[str, ...]:
+def dimension_labels(feature: Feature, count: int) -> tuple[str, ...]:
+    """What to call the ``count`` values of a feature's statistics."""
+    if feature.is_visual:
+        return tuple(f"channel {i}" for i in range(count))
     names = dimension_names(feature.names)
     if len(names) == count:
         return names
@@ -187,7 +199,7 @@ def _ranges(feature: Feature, stats: Mapping[str, Any]) -> list[Range]:
     count = len(rows["min"])
     if not count or len(rows["max"]) != count:
         return []
-    labels = _dimension_labels(feature, count)
+    labels = dimension_labels(feature, count)
     quantiles = len(rows["q01"]) == len(rows["q99"]) == count
     found = []
     for i, label in enumerate(labels):
@@ -212,5 +224,6 @@ def _traces(meta: Meta, feature: Feature, lengths: np.ndarray) -> Traces | None:
     if spots is None:
         return None
     parts = [vectors_of(spot, feature) for spot in spots]
-    labels = _dimension_labels(feature, parts[0].shape[1])[:_MOST_TRACED_DIMS]
-    return Traces(labels, tuple(part[:, : len(labels)] for part in parts))
+    size = parts[0].shape[1]
+    labels = dimension_labels(feature, size)[:_MOST_TRACED_DIMS]
+    return Traces(feature.name, size, labels, tuple(part[:, : len(labels)] for part in parts))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
+from dp_hub.dataset.facts import duration
 from dp_hub.dataset.overview import FRAMES_PER_ROW, Camera, Overview, Range, Strip, Traces
 
 # Lengths are inches, y grows downward from the top of the picture.
@@ -119,18 +120,14 @@ def _height(overview: Overview) -> float:
 def _draw_head(sheet: _Sheet, overview: Overview) -> float:
     seconds = overview.n_frames / overview.fps
     n = len(overview.lengths)
-    words = [f"{n:,} episode{'s' * (n != 1)}", f"{overview.n_frames:,} frames",
+    words = [f"{n:,} episode{'s' * (n != 1)}", _frames(overview.n_frames),
              f"{overview.fps:g} Hz", duration(seconds)]  # fmt: skip
     sheet.text(_MARGIN, 0.28, "   ·   ".join(words), size=11, bold=True)
     return _HEAD
 
 
-def duration(seconds: float) -> str:
-    """A time in words: ``4.2 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+def _frames(count: int) -> str:
+    return f"{count:,} frame{'s' * (count != 1)}"
 
 
 def _draw_section(sheet: _Sheet, title: str, note: str, x: float, y: float, room: float) -> float:
@@ -195,9 +192,10 @@ def _traces_height(traces: Traces) -> float:
 
 def _draw_traces(sheet: _Sheet, traces: Traces, fps: float, y: float) -> float:
     n = len(traces.episodes)
-    note = "one line per episode" if n > 1 else ""
-    title = f"over time in {n} episode{'s' * (n != 1)}"
-    _draw_section(sheet, title, note, _MARGIN, y, _WIDTH)
+    hidden = traces.n_dimensions - len(traces.names)
+    note = f"a line for each of {n} episodes" if n > 1 else "one episode"
+    note += f"; {hidden} more dimensions are not shown" if hidden else ""
+    _draw_section(sheet, f"{traces.feature} over time", note, _MARGIN, y, _WIDTH - 2 * _MARGIN)
     top, width = y + _SECTION + 0.22, (_WIDTH - 2 * _MARGIN) / min(2, len(traces.names))
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, n))
     for d, name in enumerate(traces.names):
@@ -306,7 +304,8 @@ def _draw_range(sheet: _Sheet, one: Range, x: float, y: float, width: float) -> 
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+    words = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return words.replace("-", "−")
 
 
 def _draw_histogram(sheet: _Sheet, overview: Overview, x: float, y: float, width: float) -> None:
@@ -314,14 +313,14 @@ def _draw_histogram(sheet: _Sheet, overview: Overview, x: float, y: float, width
     low, high, median = int(lengths.min()), int(lengths.max()), float(np.median(lengths))
     note = f"{low:,} to {high:,} frames, median {median:,.4g} ({median / fps:.3g} s)"
     if low == high:
-        note = f"{'all ' * (len(lengths) > 1)}{low:,} frames ({low / fps:.3g} s)"
+        note = f"{'all ' * (len(lengths) > 1)}{_frames(low)} ({low / fps:.3g} s)"
     top = _draw_section(sheet, "length of episodes", note, x, y, width)
     axes = sheet.axes(x + 0.45, top + 0.08, width - 0.5, _HISTOGRAM - 0.6)
     step = max(1, -(-(high - low + 1) // _BINS))  # whole frames to a bar
-    edges = np.arange(low, high + step + 1, step) - 0.5
+    edges = (np.arange(low, high + step + 1, step) - 0.5).tolist()
     axes.hist(lengths, bins=edges, color=_DARK, rwidth=0.9)
     if low == high:
-        axes.set_xlim(low - 5, high + 5)
+        axes.set_xlim(max(0, low - 5), high + 5)
     _tidy(axes, n_x=6, n_y=4, whole=True)
     sheet.text(x + width - 0.05, top + _HISTOGRAM - 0.2, "frames", size=8, colour=_QUIET,
                align="right")  # fmt: skip

@@ -133,7 +133,9 @@ def _decoded(data: bytes, where: str) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith("I"):  # depth in 16 bits: the full range becomes grey
                 deep = np.asarray(image).astype(np.float64)
-                return np.repeat((deep / max(deep.max(), 1) * 255).astype(np.uint8)[..., None], 3, 2)
+                return np.repeat(
+                    (deep / max(deep.max(), 1) * 255).astype(np.uint8)[..., None], 3, 2
+                )
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where} cannot be decoded: {error}") from None

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from dp_hub import __version__
 from dp_hub.dataset import stats as st
 from dp_hub.dataset.arrow_arrays import vectors
-from dp_hub.dataset.card import dataset_card
+from dp_hub.dataset.card import plain_card
 from dp_hub.dataset.features import INDEX_DTYPES, Column, fingerprint_header, info_features
 from dp_hub.dataset.hashing import Fingerprint, episode_sha256
 from dp_hub.dataset.images import encode_images
@@ -320,8 +320,7 @@ class DatasetWriter:
             },
         )
         pq.write_table(tasks_table(list(self._tasks)), self._folder / "meta" / "tasks.parquet")
-        card = dataset_card(info, self.columns, list(self._tasks))
-        (self._folder / "README.md").write_text(card, encoding="utf-8")
+        (self._folder / "README.md").write_text(plain_card(self._folder), encoding="utf-8")
 
     def _info(self) -> dict[str, Any]:
         features = info_features(self.columns)

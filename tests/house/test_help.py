@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-COMMANDS = ["convert", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS = [
+    "convert", "export", "info", "diff", "record", "record pusht", "push", "pull", "serve", "eval"
+]  # fmt: skip
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
