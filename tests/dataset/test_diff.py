@@ -228,8 +228,8 @@ def test_the_json_form_can_be_read_back(compare, made):
 
 def test_what_is_no_dataset_is_an_error(tmp_path, made):
     a = write(tmp_path / "a", made)
-    with pytest.raises(DataError, match="it has no meta/info.json"):
+    with pytest.raises(DataError, match=r"it has no meta/info\.json"):
         diff(a, tmp_path)
     (a / "meta" / "stats.json").write_text("[")
-    with pytest.raises(DataError, match="stats.json is not valid JSON"):
+    with pytest.raises(DataError, match=r"stats\.json is not valid JSON"):
         diff(a, a)

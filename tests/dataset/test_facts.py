@@ -102,7 +102,13 @@ def test_the_licence_comes_from_the_readme_if_meta_has_none(dataset):
 
 
 def test_a_pulled_folder_says_which_version_it_is(dataset):
-    note = {"endpoint": "x", "repo_id": "me/a", "kind": "dataset", "sha": "f" * 40, "tag": "data-v2"}
+    note = {
+        "endpoint": "x",
+        "repo_id": "me/a",
+        "kind": "dataset",
+        "sha": "f" * 40,
+        "tag": "data-v2",
+    }
     (dataset / ".dp_hub").mkdir()
     (dataset / ".dp_hub" / "remote.json").write_text(json.dumps(note))
     assert meta_folder(dataset) == Located(dataset, "me/a", "f" * 40, "data-v2")
