@@ -11,10 +11,12 @@ from dp_hub import __version__
 from dp_hub.cli import (
     check,
     convert,
+    diff,
     edit,
     evaluate,
     export,
     finish,
+    info,
     log,
     pull,
     push,
@@ -34,6 +36,8 @@ app = typer.Typer(
 app.command("convert")(convert.convert)
 app.command("check")(check.check)
 app.command("export")(export.export)
+app.command("info")(info.info)
+app.command("diff")(diff.diff)
 app.add_typer(record.app, name="record")
 app.command("edit")(edit.edit)
 app.command("finish")(finish.finish)

@@ -21,6 +21,7 @@ def push(
     ),
 ) -> None:
     """Publish a dataset or a policy: one commit with what changed, then its tags."""
+    from dp_hub.dataset.card import make_card
     from dp_hub.hub import push as publish
 
     ask = _ask_license if sys.stdin.isatty() and sys.stderr.isatty() else None
@@ -33,6 +34,7 @@ def push(
             license=license,
             ask_license=ask,
             onto=onto,
+            make_card=make_card,
         )
     if pushed.changed:
         done = f"{pushed.n_sent} files sent, {pushed.n_removed} removed"

@@ -457,9 +457,9 @@ class DatasetWriter:
             self._meta.write_tasks(self._folder, list(self._tasks))
         self._episodes.commit()
         stats, _ = self._totals.as_json()
-        if not self._n_committed:
-            self._meta.write_card(self._folder, self._totals, list(self._tasks))
         self._meta.write_totals(self._folder, self._totals, len(self._tasks), stats)
+        if not self._n_committed:
+            self._meta.write_card(self._folder)
         if self._folder != self.work:
             os.rename(self._folder, self.work)
             sync_folder(self.work.parent)
@@ -484,7 +484,7 @@ class DatasetWriter:
         stats, nonfinite = self._totals.as_json(into)
         meta.write_totals(into, self._totals, len(tasks), stats)
         meta.write_finished(into, self._fingerprint.hexdigest())
-        meta.write_card(into, self._totals, tasks)
+        meta.write_card(into)
         known = known_checksums(self.work) or checksums.read_checksums(self.work) or {}
         known = {name: s for name, s in known.items() if name.startswith(("data/", "videos/"))}
         known |= self._taken_sums

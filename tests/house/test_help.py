@@ -6,7 +6,7 @@ import sys
 import pytest
 
 COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
-COMMANDS += ["edit", "finish", "log"]
+COMMANDS += ["edit", "finish", "log", "info", "diff"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

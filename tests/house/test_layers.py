@@ -21,6 +21,7 @@ LAYERS = {
 }
 SAME_LAYER = {("sampling", "dataset"), ("envs", "replay")}
 HEAVY = {"torch", "datasets", "diffusers", "accelerate", "pyarrow", "zarr", "pygame", "pymunk"}
+HEAVY |= {"matplotlib"}
 
 
 def imported_modules(path: Path, *, module_level: bool = False) -> set[str]:

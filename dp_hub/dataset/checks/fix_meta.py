@@ -12,15 +12,13 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from dp_hub.dataset.card import dataset_card
+from dp_hub.dataset.card import plain_card
 from dp_hub.dataset.checks.bounds import Bounds
 from dp_hub.dataset.checks.frames import Frames
 from dp_hub.dataset.checks.pictures import DECODE_ERRORS
-from dp_hub.dataset.checks.sums import content_columns
 from dp_hub.dataset.checks.tasks import read_tasks
 from dp_hub.dataset.checks.view import (
     View,
-    open_view,
     unnamed_index_columns,
 )
 from dp_hub.dataset.features import INDEX_DTYPES
@@ -221,11 +219,7 @@ def write_card(view: View, folder: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         matter = front_matter(text)
     except OSError:
-        new = open_view(folder)
-        listed = read_tasks(folder).texts or {}
-        card = dataset_card(new.info.values | {"robot_type": new.info.values.get("robot_type")},
-                            content_columns(new), list(listed.values()))  # fmt: skip
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "README.md").write_text(plain_card(folder), encoding="utf-8")
         return ["README.md written"]
     except (HubError, UnicodeDecodeError):
         return []  # CARD-003 remains
