@@ -18,6 +18,14 @@ _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100
 
 
+def cache_root() -> Path:
+    """The user's cache folder: $DP_HUB_CACHE, or dp_hub in $XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("DP_HUB_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "dp_hub"
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` with ``data``, durably. Parents are made."""
     write_draft(path, data, mode=mode)

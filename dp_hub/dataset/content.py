@@ -18,8 +18,8 @@ from typing import Any
 
 from dp_hub.dataset.columns import Feature
 from dp_hub.dataset.features import INDEX_DTYPES, Column, fingerprint_header
-from dp_hub.dataset.frame_cache import cache_root, write_atomically
 from dp_hub.dataset.hashing import fingerprint
+from dp_hub.files import cache_root, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _file_hashes(root: Path, files: Iterable[Path]) -> dict[str, str]:
         entry = known.get(name)
         entries[name] = entry if entry and entry[:2] == stamp else [*stamp, _sha256(path)]
     if entries != known:
-        write_atomically(memory, json.dumps(entries).encode())
+        write_atomic(memory, json.dumps(entries).encode())
     return {name: entry[2] for name, entry in entries.items()}
 
 

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 
 from dp_hub.dataset.frame_source import FrameSource, Part
 from dp_hub.errors import DataError
+from dp_hub.files import write_atomic
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -38,25 +39,6 @@ _SAMPLED_FRAMES = 32
 # Frames are written in pieces of this size: the system then keeps the file in large pieces, from
 # which single frames are read twice as fast as from a file that was written frame by frame.
 _BLOCK_BYTES = 4_000_000
-
-
-def cache_root() -> Path:
-    """The user's cache folder of dp_hub."""
-    if own := os.environ.get("DP_HUB_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "dp_hub"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that nobody ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class CachedFrames:
@@ -180,7 +162,7 @@ class CachedFrames:
                 os.fsync(file.fileno())
             self.description.unlink(missing_ok=True)
             partial.replace(self.path)
-            write_atomically(self.description, json.dumps(self._describe(sums)).encode())
+            write_atomic(self.description, json.dumps(self._describe(sums)).encode())
         except OSError as error:
             raise self._unwritable(error) from None
         finally:

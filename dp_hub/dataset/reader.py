@@ -17,11 +17,12 @@ from dp_hub.config import read_json
 from dp_hub.dataset.columns import DataFile, Feature, read_column
 from dp_hub.dataset.content import content_fingerprint, episodes_fingerprint
 from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
-from dp_hub.dataset.frame_cache import CachedFrames, cache_root
+from dp_hub.dataset.frame_cache import CachedFrames
 from dp_hub.dataset.frame_source import image_source, video_paths, video_source
 from dp_hub.dataset.layout import check_frames, data_files, parse_features, read_info
 from dp_hub.dataset.tasks import tasks_of_frames
 from dp_hub.errors import ConfigError, DataError
+from dp_hub.files import cache_root
 
 __all__ = ["Dataset", "EpisodeIndex", "Feature", "open_dataset"]
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ import numpy as np
 from dp_hub.dataset.columns import DataFile
 from dp_hub.dataset.content import content_fingerprint, episodes_fingerprint, files_fingerprint
 from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
-from dp_hub.dataset.frame_cache import cache_root
 from dp_hub.dataset.layout import (
     DATA_PATH,
     VIDEO_PATH,
@@ -26,6 +25,7 @@ from dp_hub.dataset.layout import (
 )
 from dp_hub.dataset.reader import check_totals, read_provenance
 from dp_hub.errors import DataError
+from dp_hub.files import cache_root
 from dp_hub.hub.digests import Known
 
 log = logging.getLogger(__name__)

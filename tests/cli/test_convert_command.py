@@ -84,19 +84,22 @@ def test_help_lists_the_installed_formats():
     assert "installed: zarr" in done.stdout
 
 
-def test_interrupt_leaves_nothing_at_the_target(tmp_path, pusht_zip):
+def test_interrupt_leaves_nothing_at_the_target_and_the_same_command_goes_on(tmp_path, pusht_zip):
     code = "from dp_hub.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "convert", "zarr", str(pusht_zip)]
+    words = ["convert", "zarr", str(pusht_zip), "--to", str(tmp_path / "ds")]
     process = subprocess.Popen(
-        [*command, "--to", str(tmp_path / "ds")], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".ds.*.partial/data/*/*")):
+    while not list(tmp_path.glob(".ds.*/data/*/.*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in stderr
-    assert list(tmp_path.iterdir()) == []
+    assert "Traceback" not in stderr and "the same command goes on from there" in stderr
+    assert sorted(os.listdir(tmp_path)) == [".ds.partial", ".ds.partial.json"]
+    done = dp_hub(*words)
+    assert done.returncode == 0 and "continuing after" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["ds"]

@@ -18,10 +18,11 @@ import pytest
 import zarr
 from plain_dataset import write_dataset
 
-from dp_hub.dataset.frame_cache import CachedFrames, cache_root
+from dp_hub.dataset.frame_cache import CachedFrames
 from dp_hub.dataset.frame_source import FrameSource, Part
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
+from dp_hub.files import cache_root
 
 NAME = "observation.image"
 

@@ -23,7 +23,7 @@ def found(hub, make_dataset):
     """A commit with six files of a known size."""
     push(make_dataset("data", n_files=6, n_rows=2000), "me/data")
     found, meta = pull_meta("me/data")
-    assert sorted(path.name for path in meta.iterdir()) == ["meta"]
+    assert sorted(path.name for path in meta.iterdir()) == ["README.md", "meta"]
     return found
 
 

@@ -39,9 +39,13 @@ def test_the_commands_push_and_pull(
     assert pulled.stdout.splitlines() == [f"me/pusht@{sha}", str(tmp_path / "back")]
     after = files_of(tmp_path / "back")
     assert b"license: cc0-1.0" in after.pop("README.md")
+    assert after.pop("media/overview.png").startswith(b"\x89PNG")
     assert after == files_of(folder)
     cached = run_client("pull", "me/pusht", "--kind", "dataset")
-    assert files_of(Path(cached.stdout.splitlines()[1])).keys() == after.keys() | {"README.md"}
+    assert files_of(Path(cached.stdout.splitlines()[1])).keys() == after.keys() | {
+        "README.md",
+        "media/overview.png",
+    }
     for run in (refused, pushed, again, pulled, cached):
         assert hub.token not in run.stdout + run.stderr
         assert "Traceback" not in run.stderr
@@ -79,7 +83,7 @@ def test_a_terminal_shows_progress_and_then_the_result(
     assert "file-002.parquet: 100%" in sent
     assert sent.rstrip().splitlines()[-3] == "me/pusht@data-v1"
     got = in_terminal(client_command("pull", "me/pusht", "--to", str(tmp_path / "back")), env)
-    assert "Fetching 9 files: 100%" in got
+    assert "Fetching 10 files: 100%" in got
     assert got.rstrip().splitlines()[-1] == str(tmp_path / "back")
     assert got.rindex("100%") < got.rindex("me/pusht@")
 

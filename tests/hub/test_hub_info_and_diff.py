@@ -22,7 +22,7 @@ def write(target, lengths):
 
 def test_versions_of_a_name_are_shown_and_compared(hub, run_client, tmp_path):
     one = push(write(tmp_path / "one", [4, 5]), "me/a", license="mit")
-    two = push(write(tmp_path / "two", [4, 5, 6]), "me/a")
+    two = push(write(tmp_path / "two", [4, 5, 6]), "me/a", onto="data-v1")
     done = run_client("info", "me/a")
     assert done.returncode == 0, done.stderr
     assert f"version      data-v2, commit {two.sha}" in done.stdout

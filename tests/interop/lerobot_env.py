@@ -2,7 +2,7 @@
 
     python tests/interop/lerobot_env.py      # makes it, or says that it is there; prints its python
 
-It lies in ``$DP_HUB_LEROBOT_ENV``, else in dp_hub's cache folder, and takes 6 GB with the usual
+It lies in ``$DP_HUB_LEROBOT_ENV``, else in dp_hub's cache folder, and takes 8 GB with the usual
 builds of torch, about 1 GB with the CPU ones:
 
     DP_HUB_LEROBOT_TORCH="torch==2.10.0 torchvision==0.25.0
@@ -16,7 +16,7 @@ import sys
 import venv
 from pathlib import Path
 
-from dp_hub.dataset.frame_cache import cache_root
+from dp_hub.files import cache_root
 
 LEROBOT = "lerobot==0.4.4"
 # Newer ones have no torchvision.io.VideoReader, with which LeRobot's "pyav" backend decodes.

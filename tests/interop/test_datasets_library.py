@@ -17,8 +17,11 @@ HERE = Path(__file__).parent
 PUSH = """
 import sys
 from dp_hub.hub import push
+onto = None
 for folder in sys.argv[1:]:
-    print(push(folder, "me/pusht", license="mit").sha)
+    pushed = push(folder, "me/pusht", license="mit", onto=onto)
+    onto = pushed.sha
+    print(pushed.sha)
 """
 
 

@@ -19,7 +19,7 @@ from dp_hub.sampling import WindowDataset, window_table
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("DP_HUB_TEST_LEROBOT") != "1",
-    reason="set DP_HUB_TEST_LEROBOT=1 to make an environment with LeRobot 0.4.4 (6 GB, minutes; "
+    reason="set DP_HUB_TEST_LEROBOT=1 to make an environment with LeRobot 0.4.4 (8 GB, minutes; "
     "tests/interop/lerobot_env.py) and compare every value",
 )
 HERE = Path(__file__).parent

@@ -225,7 +225,7 @@ def test_other_data_or_another_sampler_are_refused(pusht_webp):
     with pytest.raises(ConfigError, match="fingerprint was 0000"):
         sampler(dataset).load_state_dict(state | {"fingerprint": "0000"})
     whole = in_memory(pusht_webp)
-    columns = {**whole.observed, "action": whole.actions}
+    columns = {"observation.state": np.zeros((len(whole.actions), 5)), "action": whole.actions}
     device = DeviceSampler(columns, whole.table, n_obs_steps=N_OBS_STEPS, batch_size=16)
     with pytest.raises(ConfigError, match="it was not drawn by streaming"):
         sampler(dataset).load_state_dict(device.state_dict())
@@ -418,15 +418,16 @@ def test_dataset_of_another_program_has_the_fingerprint_of_the_whole_one(
 
 def test_no_more_than_two_pools_are_in_memory(pusht_webp):
     def alive():
-        return {id(one) for one in gc.get_objects() if type(one) is streaming_module._Loaded}
+        return sum(type(one) is streaming_module._Loaded for one in gc.get_objects())
 
+    gc.collect()
     before = alive()
     batches = sampler(dp_hub.stream_dataset(pusht_webp), pool_mb=0.1, batch_size=32)
     counts = []
     for _ in range(2 * len(batches)):
         next(batches)
-        counts.append(len(alive() - before))
-    assert max(counts) == 2
+        counts.append(alive() - before)
+    assert 1 <= max(counts) <= 2
 
 
 def test_pool_that_holds_everything_is_decoded_once(pusht_webp, monkeypatch):
