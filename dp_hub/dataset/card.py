@@ -170,12 +170,12 @@ def shape_text(feature: FeatureFacts) -> str:
     return "x".join(map(str, feature.shape))
 
 
-def short_names(feature: FeatureFacts, most: int = 4) -> str:
+def short_names(feature: FeatureFacts) -> str:
     """Names of the dimensions, few of them; "" for pictures, where they say nothing."""
     if feature.dtype in ("image", "video"):
         return ""
-    names = feature.names
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:2])} ... {names[-1]}"
+    names, whole = feature.names, ", ".join(feature.names)
+    return whole if len(names) <= 4 and len(whole) <= 60 else f"{names[0]} ... {names[-1]}"
 
 
 def _lossy_note(facts: Facts) -> list[str]:

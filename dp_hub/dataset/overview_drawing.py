@@ -82,15 +82,19 @@ class _Sheet:
         bold: bool = False,
         room: float | None = None,
     ) -> None:
-        """Write on one line around ``y``, cut to ``room`` with an ellipsis."""
+        """Write on one line around ``y``; what does not fit into ``room`` is left out inside.
+
+        Names of joints often differ at their ends only, so the end stays.
+        """
         drawn = self.page.text(
             x, y, _printable(words), ha=align, va="center", color=colour, parse_math=False,
             fontproperties=_font(size, bold=bold),
         )  # fmt: skip
-        kept = _printable(words)
-        while room is not None and len(kept) > 1 and self._width(drawn) > room:
-            kept = kept[:-1]
-            drawn.set_text(f"{kept.rstrip()}…")
+        whole = _printable(words)
+        kept = len(whole)
+        while room is not None and kept > 2 and self._width(drawn) > room:
+            kept -= 1
+            drawn.set_text(f"{whole[: kept - kept // 2]}…{whole[-(kept // 2) :]}")
 
     def _width(self, text: Any) -> float:
         return float(text.get_window_extent(self.renderer).width) / _DPI
