@@ -87,9 +87,7 @@ def video_source(
             hint="meta/episodes and the videos do not belong together",
         )
     parts = [
-        Part(
-            int(start), int(count), partial(video_frames, path, float(at), int(count), fps, shape)
-        )
+        Part(int(start), int(count), partial(video_frames, path, float(at), int(count), fps, shape))
         for start, count, path, at in zip(
             episodes.starts, episodes.lengths, paths, from_s, strict=True
         )

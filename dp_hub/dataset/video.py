@@ -61,7 +61,12 @@ def clip_frames(shape: tuple[int, ...]) -> int:
 
 
 def video_info(
-    shape: tuple[int, ...], fps: float, codec: str, *, copied: bool = False
+    shape: tuple[int, ...],
+    fps: float,
+    codec: str,
+    *,
+    copied: bool = False,
+    pix_fmt: str | None = None,
 ) -> dict[str, Any]:
     """``info`` of a video feature, with LeRobot's keys. Of copied videos the encoder is unknown."""
     info = {
@@ -69,7 +74,7 @@ def video_info(
         "video.width": shape[1],
         "video.channels": shape[2],
         "video.codec": codec,
-        "video.pix_fmt": "yuv420p",
+        "video.pix_fmt": pix_fmt or "yuv420p",
         "video.fps": fps,
     }
     if not copied:
