@@ -32,6 +32,7 @@ from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Source
 
 _OFF_S = 1e-3  # timestamps may be so far from the grid without being mentioned
+_OPEN_FILES = 64
 _TEXTS = ("string", "language", "large_string")
 
 
@@ -43,6 +44,7 @@ class _Found:
         rows: by episode.
         videos: what each video file holds, by path.
         unusable: by feature and episode, why its frames cannot be had.
+        shapes: (H, W, C) of pictures that are not in videos.
         columns: of the data files, by name: in how many files each is.
         notes: for the user.
     """
@@ -51,6 +53,7 @@ class _Found:
     rows: dict[int, Rows] = field(default_factory=dict)
     videos: dict[Path, VideoFacts] = field(default_factory=dict)
     unusable: dict[str, dict[int, DataError]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     columns: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -110,6 +113,7 @@ class LeRobotSource:
             else None,
             attrs=attrs,
             notes=tuple(found.notes),
+            features={key: key for key in meta.features if "/" not in key and key != "task"},
             names={key: f.names for key, f in meta.features.items() if f.names},
             recode=_recode(found),
             sources=(origin,),
@@ -158,6 +162,7 @@ class LeRobotSource:
             _find_rows(found, skip=self._skip)
             _find_videos(found, skip=self._skip)
             _find_depth(found)
+            _find_pictures(found)
             _note_columns(found)
             self._found = found
         return self._found
@@ -341,6 +346,25 @@ def _find_depth(found: _Found) -> None:
             found.unusable[key] = {e.number: error for e in found.meta.episodes}
 
 
+def _find_pictures(found: _Found) -> None:
+    """What pictures that are not in videos look like, from the first one."""
+    first = next((e for e in found.meta.episodes if e.number in found.rows), None)
+    for key, feature in found.meta.features.items():
+        if feature.dtype != "image" or first is None:
+            continue
+        try:
+            pictures = _pictures(found, first, found.rows[first.number], key, {})
+        except DataError as error:
+            found.unusable[key] = dict.fromkeys(found.rows, error)
+            continue
+        found.shapes[key] = pictures.shape[1:]
+        if pictures.format == "JPEG":
+            found.notes.append(
+                f"{key} holds JPEG pictures: as webp or png, which lose nothing more, they take "
+                "several times the room; --images video is smaller"
+            )
+
+
 def _note_columns(found: _Found) -> None:
     known = {*found.meta.features, "timestamp", "frame_index", "episode_index", "index"}
     extra = sorted(name for name in found.columns if name not in {*known, "task_index"})
@@ -392,7 +416,7 @@ def _values(
         if feature.dtype == "video":
             data[key] = _clip(found, listed.videos[key], rows.count)
         elif feature.dtype == "image":
-            data[key] = _pictures(found.meta, listed, rows, key, readers)
+            data[key] = _pictures(found, listed, rows, key, readers)
         elif feature.dtype in _TEXTS:
             texts[key] = _text(table[key], key, listed, rows)
         else:
@@ -407,27 +431,27 @@ def _clip(found: _Found, place: InVideo, count: int) -> VideoClip:
 
 
 def _pictures(
-    meta: Meta,
+    found: _Found,
     listed: Listed,
     rows: Rows,
     key: str,
     readers: dict[tuple[Path, str], PictureReader],
 ) -> Pictures:
+    root, shape = found.meta.root, found.shapes.get(key)
     at = (rows.path, key)
-    if at in readers:
-        return Pictures(readers[at], rows, key)
-    if key in open_parquet(rows.path).schema_arrow.names:
-        if len(readers) > 64:
+    if at not in readers and key in open_parquet(rows.path).schema_arrow.names:
+        if len(readers) > _OPEN_FILES:
             readers.clear()
-        readers[at] = PictureReader(rows.path, key, meta.root)
-        return Pictures(readers[at], rows, key)
+        readers[at] = PictureReader(rows.path, key, root)
+    if at in readers:
+        return Pictures(readers[at], rows, key, shape)
     for name in (f"episode_{listed.number:06d}", f"episode-{listed.number:06d}"):
-        files = sorted(p for p in (meta.root / "images" / key / name).glob("*") if p.is_file())
+        files = sorted(p for p in (root / "images" / key / name).glob("*") if p.is_file())
         if len(files) == rows.count:
-            return Pictures(PictureFolder(files, rows.start), rows, key)
+            return Pictures(PictureFolder(files, rows.start), rows, key, shape)
     raise DataError(
         f"the {rows.count} pictures {key} of episode {listed.number} are neither in {rows.path} "
-        f"nor in {meta.root}/images/{key}",
+        f"nor in {root}/images/{key}",
         hint=f"copy or pull the dataset again, or leave them out with --drop {key}",
     )
 

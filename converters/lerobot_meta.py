@@ -357,7 +357,9 @@ def _listed_v3(
     known = {"episode_index", "length", "tasks", "sha256", "metadata"}
     known |= {"dataset_from_index", "dataset_to_index"}
     facts = {
-        k: v for k, v in row.items() if k not in known and not k.startswith(("data/", "videos/"))
+        k: v
+        for k, v in row.items()
+        if v is not None and k not in known and not k.startswith(("data/", "videos/"))
     }
     return Listed(
         number=number,
@@ -443,7 +445,10 @@ def _place(root: Path, template: Any, usual: str, fields: Mapping[str, Any]) -> 
             hint=AGAIN,
         ) from None
     if name.is_absolute() or ".." in name.parts or "\0" in str(name):
-        raise DataError(f"{root}/meta/info.json leads out of the dataset: {template!r}")
+        raise DataError(
+            f"{root}/meta/info.json leads out of the dataset: {template!r}",
+            hint="mend the path templates; files are looked for inside the dataset only",
+        )
     return root / name
 
 

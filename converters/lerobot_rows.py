@@ -328,17 +328,31 @@ class PictureFolder:
 
 
 class Pictures:
-    """The pictures of an episode, uint8 ``(T, H, W, C)``, decoded when they are looked at."""
+    """The pictures of an episode, uint8 ``(T, H, W, C)``, decoded when they are looked at.
+
+    Args:
+        reader: gives them, encoded.
+        rows: of the episode.
+        key: of the feature, for messages.
+        shape: (H, W, C) of each; default: that of the first one, which is read.
+    """
 
     ndim = 4
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, reader: PictureReader | PictureFolder, rows: Rows, key: str) -> None:
+    def __init__(
+        self,
+        reader: PictureReader | PictureFolder,
+        rows: Rows,
+        key: str,
+        shape: tuple[int, int, int] | None = None,
+    ) -> None:
         self._reader, self._rows, self._key = reader, rows, key
-        self.shape: tuple[int, int, int, int] = (rows.count, 0, 0, 0)
-        [first] = reader.read(rows.start, rows.start + 1)
-        self.format, picture = self._decode(first, 0)
-        self.shape = (rows.count, *picture.shape)
+        self.format, self.shape = "", (rows.count, *(shape or (0, 0, 0)))
+        if shape is None:  # that of the first picture
+            [first] = reader.read(rows.start, rows.start + 1)
+            self.format, picture = self._decode(first, 0)
+            self.shape = (rows.count, *picture.shape)
 
     def __len__(self) -> int:
         return self._rows.count
@@ -376,5 +390,5 @@ class Pictures:
         picture = np.asarray(image.convert("L" if channels == 1 else "RGB"))
         picture = picture.reshape(*picture.shape[:2], channels)
         if self.shape[3] and picture.shape != self.shape[1:]:
-            raise ValueError(f"it is {picture.shape[:2]}, the first one {self.shape[1:3]}")
+            raise ValueError(f"it is {picture.shape[:2]}, the first one is {self.shape[1:3]}")
         return picture

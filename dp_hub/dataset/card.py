@@ -8,19 +8,27 @@ from dp_hub.dataset.features import Column
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def dataset_card(info: dict[str, Any], columns: Sequence[Column], tasks: Sequence[str]) -> str:
+def dataset_card(
+    info: dict[str, Any],
+    columns: Sequence[Column],
+    tasks: Sequence[str],
+    *,
+    license: str | None = None,
+) -> str:
     """The text of README.md.
 
     Args:
         info: the contents of meta/info.json.
         columns: the dataset's columns.
         tasks: the task texts.
+        license: identifier, if known.
     """
     rows = "\n".join(
         f"| `{c.feature}` | {c.dtype} | {list(c.shape)} | `{c.key}` |" for c in columns
     )
     listed = "\n".join(f"- {task}" for task in tasks if task) or "- (not stated)"
     return _CARD.format(
+        license=f"license: {license}\n" if license else "",
         size=_size(info["total_frames"]),
         episodes=info["total_episodes"],
         frames=info["total_frames"],
@@ -37,7 +45,7 @@ def _size(n_frames: int) -> str:
 
 # Without `configs`, readers would take the tables under meta/ for data too.
 _CARD = """---
-task_categories:
+{license}task_categories:
 - robotics
 tags:
 - LeRobot

@@ -135,10 +135,11 @@ def convert(
             first.data, images=images, codec=codec, fps=request.settings["fps"], recode=recode
         )
         recode.update(reasons)
+        usual = {key: name for key, name in found.features.items() if key in first.data}
         return plan_columns(
             first.data,
             dtypes=found.dtypes,
-            mapping=mapping,
+            mapping=usual | dict(mapping or {}),
             images=images,
             codec=codec,
             names=found.names,

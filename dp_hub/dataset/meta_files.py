@@ -118,7 +118,8 @@ class MetaFiles:
 
     def write_card(self, root: Path, totals: Totals, tasks: Sequence[str]) -> None:
         """README.md."""
-        text = dataset_card(self.info(totals, len(tasks)), self.columns, tasks)
+        info = self.info(totals, len(tasks))
+        text = dataset_card(info, self.columns, tasks, license=self.license)
         write_draft(root / "README.md", text.encode())
 
     def info(self, totals: Totals, n_tasks: int) -> dict[str, Any]:

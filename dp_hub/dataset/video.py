@@ -246,7 +246,10 @@ class VideoShards:
 
     def _open(self, template: Any, kind: tuple[Any, ...]) -> None:
         self._hidden().parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._hidden()), "w", format="mp4")
+        # Without the box for the bit rate of the first clip's file: it alone would tell in how many
+        # pieces a video was written.
+        options = {"write_btrt": "0"}
+        self._container = av.open(str(self._hidden()), "w", format="mp4", container_options=options)
         # Opaque: as the packets are only copied, no codec is needed (decoders cannot be found by
         # the encoder's name).
         self._stream = self._container.add_stream_from_template(template, opaque=True)

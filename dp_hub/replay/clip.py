@@ -178,7 +178,7 @@ class VideoFacts:
         codec: as FFmpeg calls it.
         size: height and width in px.
         pix_fmt: how pixels are stored, as FFmpeg calls it.
-        times_s: float64 (n,), when each packet is decoded; without reordering: shown.
+        times_s: float64 (n,), when each frame is shown, in order.
         keys: bool (n,), which are key frames.
         reordered: frames are shown in another order than they are decoded in.
         has_audio: there is sound too.
@@ -216,19 +216,21 @@ def look_at_video(path: Path) -> VideoFacts:
             stream = video_stream(container, clip.name)
             context = stream.codec_context
             entries = getattr(stream, "index_entries", ())
-            if stream.frames and len(entries) == stream.frames:
-                packets = [(e.timestamp, e.is_keyframe) for e in entries]
-            else:  # no index, or one of key frames only
+            whole = len(entries) == stream.frames > 0  # some formats only list key frames
+            if whole and not context.has_b_frames:
+                packets = [(e.timestamp, e.timestamp, e.is_keyframe) for e in entries]
+            else:
                 found = container.demux(stream)
-                packets = [(p.dts, p.is_keyframe) for p in found if p.dts is not None]
-            times = np.array([float(t * stream.time_base) for t, _ in packets], np.float64)
+                packets = [(p.pts, p.dts, p.is_keyframe) for p in found if p.pts is not None]
+            shown = sorted(packets)
+            times = np.array([float(pts * stream.time_base) for pts, _, _ in shown], np.float64)
             return VideoFacts(
                 codec=str(context.codec.canonical_name),
                 size=(context.height, context.width),
                 pix_fmt=str(context.pix_fmt),
                 times_s=times,
-                keys=np.array([key for _, key in packets], bool),
-                reordered=bool(context.has_b_frames) or bool((np.diff(times) <= 0).any()),
+                keys=np.array([key for _, _, key in shown], bool),
+                reordered=shown != packets or any(pts != dts for pts, dts, _ in packets),
                 has_audio=bool(container.streams.audio),
             )
     except (av.error.FFmpegError, OSError) as error:

@@ -24,6 +24,7 @@ class Source:
         attrs: facts the source states; ``fps``, ``task`` and ``robot_type`` serve as defaults,
             ``license`` becomes the dataset's.
         notes: things the user should know about what was read and how.
+        features: names that keys have as features by default, where the source has them.
         names: of the numbers of a step, by key, where the source has names for them.
         recode: by key, why its videos cannot be taken over packet by packet.
         sources: if it is a dataset itself, its ``name``, ``revision``, ``fingerprint`` and
@@ -35,6 +36,7 @@ class Source:
     n_frames: int | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    features: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     recode: Mapping[str, str] = field(default_factory=dict)
     sources: tuple[Mapping[str, Any], ...] = ()
