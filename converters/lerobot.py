@@ -21,6 +21,7 @@ from dp_hub_converters.lerobot_rows import (
     Pictures,
     Rows,
     Tables,
+    damage_told,
     find_episodes,
     numbers,
     open_parquet,
@@ -458,7 +459,8 @@ def _pictures(
 
 def _text(column: Any, key: str, listed: Listed, rows: Rows) -> str:
     """A text that does not change within the episode."""
-    values = set(map(str, column.to_pylist()))
+    with damage_told(rows.path):
+        values = set(map(str, column.to_pylist()))
     if len(values) == 1:
         return values.pop()
     raise DataError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dp_hub_converters.lerobot_rows import open_parquet, read_table
+from dp_hub_converters.lerobot_rows import open_parquet, read_rows
 
 from dp_hub.errors import DataError
 
@@ -248,7 +248,7 @@ def _tasks(root: Path) -> dict[int, str]:
     path = root / "meta" / "tasks.parquet"
     if path.exists():
         with open_parquet(path) as file:
-            rows = read_table(file, path).to_pylist()
+            rows = read_rows(file, path)
     else:
         rows = read_lines(root / "meta" / "tasks.jsonl")
     tasks = {}
@@ -328,7 +328,7 @@ def _episodes_v3(
             # Statistics may be hundreds of columns.
             tops = ("stats/", "histogram/", "meta/episodes/")
             names = [n for n in file.schema_arrow.names if not n.startswith(tops)]
-            for row in read_table(file, path, columns=names).to_pylist():
+            for row in read_rows(file, path, columns=names):
                 listed.append(_listed_v3(root, info, videos, path, row))
     return listed, []
 

@@ -59,7 +59,9 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     if not path.exists():
         raise DataError(f"{path} is missing", hint=_AGAIN)
     with damage_told(path):
-        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        assert isinstance(file.schema_arrow.names, list), path  # or they are no texts
+        return file
 
 
 def read_table(
@@ -74,6 +76,16 @@ def read_table(
     chosen = None if columns is None else list(columns)
     with damage_told(path):
         return file.read_row_groups(list(every if groups is None else groups), columns=chosen)
+
+
+def read_rows(
+    file: pq.ParquetFile, path: Path, *, columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The rows of an open file as plain values. Raises DataError if it is damaged."""
+    table = read_table(file, path, columns=columns)
+    with damage_told(path):
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
 
 
 def find_episodes(path: Path, fps: float) -> dict[int, Rows]:

@@ -17,7 +17,7 @@ from dp_hub.dataset.columns import DataFile, Feature, batches, open_parquet
 from dp_hub.dataset.episode_index import EpisodeIndex
 from dp_hub.dataset.layout import VIDEO_PATH, file_path
 from dp_hub.errors import DataError
-from dp_hub.replay.clip import frames_at
+from dp_hub.replay.clip import frames_at, video_stream
 
 _PICTURES_AT_ONCE = 16
 
@@ -190,9 +190,7 @@ def video_frames(
     gray = shape[2] != 3
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path} holds no video", hint="copy or pull the dataset again")
-            stream = container.streams.video[0]
+            stream = video_stream(container, str(path))
             for frame in frames_at(
                 container, stream, first_s=first_s, count=count, fps=fps, gray=gray
             ):

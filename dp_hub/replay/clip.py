@@ -240,7 +240,17 @@ def look_at_video(path: Path) -> VideoFacts:
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """The first video stream of an open container. Raises DataError if there is none."""
+    """The first video stream of an open container.
+
+    Raises:
+        DataError: there is none, or none that can be decoded.
+    """
     if not container.streams.video:
         raise DataError(f"{name} holds no video", hint="copy or pull the recording again")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise DataError(
+            f"{name} is encoded in a way that is not known here",
+            hint="copy or pull the recording again",
+        )
+    return stream
