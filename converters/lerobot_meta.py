@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dp_hub_converters.lerobot_rows import open_parquet, read_rows
+from dp_hub_converters.lerobot_rows import AGAIN, open_parquet, read_rows
 
 from dp_hub.errors import DataError
 
-AGAIN = "copy or pull the dataset again; if that does not help, it was written wrongly"
 INDEX = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _DATA = {
     2: "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",

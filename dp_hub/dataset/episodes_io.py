@@ -49,6 +49,7 @@ def open_folder(root: str | Path) -> Folder:
             "feature": name,
             "shape": feature["shape"],
             "dtype": "uint8" if feature["dtype"] in ("image", "video") else feature["dtype"],
+            "names": _names(feature),
         }
         for name, feature in features.items()
     }
@@ -58,6 +59,14 @@ def open_folder(root: str | Path) -> Folder:
         if entry["feature"] in features
     )
     return Folder(root, info, provenance, columns)
+
+
+def _names(feature: dict[str, Any]) -> list[str] | None:
+    """Names of a feature's numbers that another program gave, if there is one for each."""
+    names = feature.get("names")
+    if not isinstance(names, list) or [len(names)] != feature["shape"]:
+        return None
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def episode_rows(folder: Folder) -> Iterator[dict[str, Any]]:

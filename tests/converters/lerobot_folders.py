@@ -51,14 +51,25 @@ def encoded(picture, kind="PNG"):
     return buffer.getvalue()
 
 
-def write_video(path, frames, *, fps=10, codec="libx264", gop=2, bf=0, audio=False, options=None):
+def write_video(
+    path,
+    frames,
+    *,
+    fps=10,
+    codec="libx264",
+    gop=2,
+    bf=0,
+    audio=False,
+    options=None,
+    pix_fmt="yuv420p",
+):
     """Encode uint8 (T, H, W, 3) as mp4."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         options = options or ({"bf": str(bf)} if codec == "libx264" else {"preset": "12"})
         stream = container.add_stream(codec, rate=Fraction(fps), options=options)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pix_fmt
         stream.codec_context.gop_size = gop
         if audio:
             sound = container.add_stream("aac", rate=16000)

@@ -389,9 +389,18 @@ def test_v3_videos_that_cannot_be_cut_are_encoded_again(tmp_path, encoding, reas
     np.testing.assert_array_equal(dataset.column(TOP), expected)
 
 
-def test_a_long_group_that_starts_with_each_episode_is_copied(tmp_path):
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"gop": 50},
+        {"codec": "libsvtav1", "gop": 50},
+        {"codec": "libx265", "options": {"x265-params": "bframes=0:log-level=none"}},
+        {"codec": "libvpx-vp9", "options": {"lag-in-frames": "0"}},
+    ],
+)
+def test_videos_that_start_with_each_episode_are_copied(tmp_path, encoding):
     some = episodes(pictures=True)
-    source = write_v2(tmp_path / "v2", some, encoding={"gop": 50})
+    source = write_v2(tmp_path / "v2", some, encoding=encoding)
     done, dataset = converted(source, tmp_path / "ds")
     assert next(c for c in done.written.columns if c.feature == TOP).copied
     paths = sorted((source / "videos").rglob("*.mp4"))
@@ -440,6 +449,28 @@ def test_files_of_two_codecs_are_encoded_again(tmp_path):
     write_video(second, some[1][TOP], codec="libsvtav1")
     done, _ = converted(source, tmp_path / "ds")
     assert "encoded in different ways: av1 yuv420p, h264 yuv420p" in done.source.notes[0]
+
+
+def test_other_pixel_formats_are_copied_and_stated(tmp_path):
+    some = episodes((12,), pictures=True)
+    source = write_v2(tmp_path / "v2", some, encoding={"pix_fmt": "yuv444p"})
+    done, dataset = converted(source, tmp_path / "ds")
+    assert dataset.info["features"][TOP]["info"]["video.pix_fmt"] == "yuv444p"
+    [path] = (source / "videos").rglob("*.mp4")
+    np.testing.assert_array_equal(dataset.column(TOP), plainly_decoded(path))
+    assert done.source.notes == ()
+
+
+def test_frames_beyond_the_rows_are_left_out_and_told(tmp_path):
+    some = episodes((12, 9), pictures=True)
+    source = write_v2(tmp_path / "v2", some)
+    path = sorted((source / "videos").rglob("*.mp4"))[1]
+    write_video(path, moving(11, 1))
+    done, dataset = converted(source, tmp_path / "ds")
+    assert done.source.notes == (
+        f"{TOP} is longer than the rows of episode 1: further frames are left out",
+    )
+    np.testing.assert_array_equal(dataset.column(TOP)[12:], plainly_decoded(path)[:9])
 
 
 def test_sound_is_left_out_and_told(tmp_path):
