@@ -106,55 +106,56 @@ def convert(
         check_feature_name(feature, key)
     converter = load_converter(format_name, options)
     path, origin = _locate(source, converter)
-    found = converter.describe(path)
+    found = _placed(converter.describe(path), origin)
     check_known_keys([*drop, *(mapping or {})], found.dtypes)
-    stated_fps = _stated(found, "fps", (int, float)) or DEFAULT_FPS
-    request = Request(
-        to,
-        {
-            "format": format_name,
-            "source": str(path.absolute()),
-            "options": options or {},
-            "mapping": dict(mapping or {}),
-            "drop": sorted(drop),
-            "fps": stated_fps if fps is None else fps,
-            "task": task or _stated(found, "task", str),
-            "robot_type": robot_type or _stated(found, "robot_type", str),
-            "images": images,
-            "codec": codec,
-        },
-        signature(path),
-    )
+    settings = {
+        "format": format_name,
+        "source": str(path.absolute()),
+        "options": options or {},
+        "mapping": dict(mapping or {}),
+        "drop": sorted(drop),
+        "fps": (_stated(found, "fps", (int, float)) or DEFAULT_FPS) if fps is None else fps,
+        "task": task or _stated(found, "task", str),
+        "robot_type": robot_type or _stated(found, "robot_type", str),
+        "images": images,
+        "codec": codec,
+    }
+    request = Request(to, settings, signature(path))
     recode = dict(found.recode)
 
     def episodes(start: int) -> Iterator[Episode]:
         return converter.episodes(path, drop=frozenset(drop), start=start)
 
     def plan(first: Episode) -> list[Column]:
-        copied, reasons = plan_copies(
-            first.data, images=images, codec=codec, fps=request.settings["fps"], recode=recode
-        )
+        columns, reasons = _plan(first, found, settings)
         recode.update(reasons)
-        usual = {key: name for key, name in found.features.items() if key in first.data}
-        return plan_columns(
-            first.data,
-            dtypes=found.dtypes,
-            mapping=usual | dict(mapping or {}),
-            images=images,
-            codec=codec,
-            names=found.names,
-            copied=copied,
-        )
+        return columns
 
-    provenance = {"converter": format_name, "file": path.name, **_provenance(found)}
-    if origin:
-        provenance |= origin
-        place = {"name": origin["file"], "revision": origin["revision"]}
-        sources = [{**one, **place} for one in found.sources]
-        found = replace(found, sources=tuple(sources))
+    provenance = {"converter": format_name, "file": path.name, **origin, **_provenance(found)}
     written = _convert(request, found, episodes, plan, provenance, threads, on_progress)
     notes = (*found.notes, *_recoded(written.columns, recode, images))
     return Conversion(written, replace(found, notes=notes), tuple(drop), time.monotonic() - began)
+
+
+def _plan(
+    first: Episode, found: Source, settings: Mapping[str, Any]
+) -> tuple[list[Column], dict[str, str]]:
+    """The dataset's columns; by key, why videos are not copied."""
+    images, codec = settings["images"], settings["codec"]
+    copied, reasons = plan_copies(
+        first.data, images=images, codec=codec, fps=settings["fps"], recode=found.recode
+    )
+    usual = {key: name for key, name in found.features.items() if key in first.data}
+    columns = plan_columns(
+        first.data,
+        dtypes=found.dtypes,
+        mapping=usual | settings["mapping"],
+        images=images,
+        codec=codec,
+        names=found.names,
+        copied=copied,
+    )
+    return columns, reasons
 
 
 def _locate(source: str | Path, converter: Converter) -> tuple[Path, dict[str, str]]:
@@ -168,6 +169,14 @@ def _locate(source: str | Path, converter: Converter) -> tuple[Path, dict[str, s
         return path, {}
     pulled = pull(str(source), kind="dataset")
     return pulled.path, {"file": pulled.repo_id, "revision": pulled.sha}
+
+
+def _placed(found: Source, origin: Mapping[str, str]) -> Source:
+    """The source, with the place on the Hub that a dataset was pulled from."""
+    if not origin:
+        return found
+    place = {"name": origin["file"], "revision": origin["revision"]}
+    return replace(found, sources=tuple({**one, **place} for one in found.sources))
 
 
 def _recoded(

@@ -142,6 +142,29 @@ def test_an_interrupted_conversion_of_the_real_recording_goes_on_bit_equal(tmp_p
     assert len(contents(tmp_path / "ds")) >= 7
 
 
+@pytest.mark.parametrize("kind", ["copied", "encoded again", "pictures"])
+def test_an_interrupted_conversion_goes_on_bit_equal_wherever_it_stopped(tmp_path, kind):
+    some = episodes((12, 9, 15, 7), pictures=True)
+    options = {"images": "video", "codec": "av1"} if kind == "encoded again" else {}
+    video, one = kind != "pictures", kind == "pictures"
+    source = write_v3(tmp_path / "v3", some, per_file=3, video=video, one_group=one)
+    convert("lerobot", source, tmp_path / "whole", **options)
+    expected = contents(tmp_path / "whole")
+
+    for stop_at in (1, 2, 3):
+
+        def stop(progress, stop_at=stop_at):
+            if progress.episodes == stop_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            convert("lerobot", source, tmp_path / "ds", on_progress=stop, **options)
+        convert("lerobot", source, tmp_path / "ds", **options)
+        assert contents(tmp_path / "ds") == expected
+        shutil.rmtree(tmp_path / "ds")
+    assert len(expected) >= 6
+
+
 def test_real_v30_without_its_videos_is_refused_unless_they_are_dropped(tmp_path, shared_data):
     source = shared_data / "samples" / "lerobot_v30_pusht"
     with pytest.raises(DataError, match=r"file-000.mp4 is missing") as error:
