@@ -77,10 +77,11 @@ class LeRobotSource:
         features = [f for key, f in found.meta.features.items() if key not in drop]
         wanted = self._wanted(found, features)
         tables, readers = Tables(), dict[tuple[Path, str], PictureReader]()
+        recode = why_recode(found)
         with_tasks = found.several_tasks and "task_index" not in drop
         for position, listed in enumerate(wanted[start:], start):
             rows = found.rows[listed.number]
-            data, texts = _values(found, listed, rows, features, tables, readers)
+            data, texts = _values(found, listed, rows, features, tables, readers, recode)
             if with_tasks:
                 table = tables.read(rows, ["task_index"])
                 data["task_index"] = numbers(table["task_index"], "task_index", (1,), rows.path)
@@ -125,6 +126,7 @@ def _values(
     features: Sequence[Feature],
     tables: Tables,
     readers: dict[tuple[Path, str], PictureReader],
+    recode: Collection[str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays of an episode, and its texts."""
     plain = [f.key for f in features if f.dtype not in ("video", "image")]
@@ -134,7 +136,7 @@ def _values(
     for feature in features:
         key = feature.key
         if feature.dtype == "video":
-            data[key] = _clip(found, listed.videos[key], rows.count)
+            data[key] = _clip(found, listed.videos[key], rows.count, copied=key not in recode)
         elif feature.dtype == "image":
             data[key] = pictures_of(found, listed, rows, key, readers)
         elif feature.dtype in _TEXTS:
@@ -144,10 +146,12 @@ def _values(
     return data, texts
 
 
-def _clip(found: Found, place: InVideo, count: int) -> VideoClip:
+def _clip(found: Found, place: InVideo, count: int, *, copied: bool) -> VideoClip:
     facts = found.videos[place.path]
     first = round(place.from_s * found.meta.fps)
-    return VideoClip(place.path, first, count, facts.size, found.rate, facts.codec)
+    # Without a codec no clip of a feature is copied: a feature's videos are all of one kind.
+    codec = facts.codec if copied else ""
+    return VideoClip(place.path, first, count, facts.size, found.rate, codec)
 
 
 def _text(column: Any, key: str, listed: Listed, rows: Rows) -> Any:

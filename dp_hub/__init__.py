@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_policy", "open_dataset"]
+__all__ = ["__version__", "load_policy", "open_dataset", "stream_dataset"]
 
 if TYPE_CHECKING:
     from dp_hub.dataset.reader import open_dataset
+    from dp_hub.dataset.streamed import stream_dataset
     from dp_hub.policies.saving import load_policy
 
 
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from dp_hub.dataset.reader import open_dataset
 
         return open_dataset
+    if name == "stream_dataset":
+        from dp_hub.dataset.streamed import stream_dataset
+
+        return stream_dataset
     if name == "load_policy":
         from dp_hub.policies.saving import load_policy
 

@@ -4,6 +4,7 @@
     python recipes/train.py recipes/configs/debug.yaml --dataset DIR_OR_NAME --steps 50
 
 Every setting of dp_hub.training.config.TrainConfig can be given as ``--key.sub value``.
+``--streaming true`` fetches and holds only a part of the dataset at a time (docs/streaming.md).
 ``--resume`` continues a run from its newest checkpoint, exactly, or begins one if there is none.
 Ctrl-C saves a checkpoint first. Several processes on GPUs: ``accelerate launch --num_processes N``;
 on CPUs: ``torchrun --nproc_per_node N``.
@@ -53,18 +54,23 @@ from dp_hub.training.schedule import Budget, cosine_factor
 
 if TYPE_CHECKING:
     from dp_hub.dataset.reader import Dataset
+    from dp_hub.dataset.streamed import StreamedDataset
 
 log = logging.getLogger("dp_hub.train")
 
 
 def train(
-    config: TrainConfig, dataset: "Dataset", *, resume: bool = False, command: str | None = None
+    config: TrainConfig,
+    dataset: "Dataset | StreamedDataset",
+    *,
+    resume: bool = False,
+    command: str | None = None,
 ) -> Run:
     """Train as configured; checkpoints go to out_dir and, when the run is over, the policy.
 
     Args:
         config: of the run.
-        dataset: opened; ``config.dataset`` is only its name.
+        dataset: opened by `open_data`; ``config.dataset`` is only its name.
         resume: continue from the newest checkpoint in out_dir, if there is one.
         command: what started the run, for the policy's card.
     """
@@ -155,6 +161,17 @@ def train(
     elif accelerator.is_main_process:
         save_result(run, config, command)
     return run
+
+
+def open_data(config: TrainConfig) -> "Dataset | StreamedDataset":
+    """The dataset to learn from, whole or for streaming."""
+    if config.streaming is None:
+        return dp_hub.open_dataset(config.dataset)
+    return dp_hub.stream_dataset(
+        config.dataset,
+        store_gb=config.streaming.store_gb,
+        patience_s=60 * config.streaming.patience_minutes,
+    )
 
 
 def due(step: int, every: int) -> bool:
@@ -297,7 +314,7 @@ def main(arguments: list[str]) -> int:
         where = words[0] if len(words) == 1 else f"{words[0]} and the command line"
         config = build(TrainConfig, values, where=where)
         command = shlex.join(["accelerate", "launch", "recipes/train.py", *words])
-        run = train(config, dp_hub.open_dataset(config.dataset), resume=resume, command=command)
+        run = train(config, open_data(config), resume=resume, command=command)
     except DpHubError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -8,7 +8,21 @@ from types import FrameType
 import typer
 
 from dp_hub import __version__
-from dp_hub.cli import convert, evaluate, export, pull, push, record, serve
+from dp_hub.cli import (
+    check,
+    convert,
+    diff,
+    edit,
+    evaluate,
+    export,
+    finish,
+    info,
+    log,
+    pull,
+    push,
+    record,
+    serve,
+)
 from dp_hub.errors import DpHubError
 
 app = typer.Typer(
@@ -20,10 +34,16 @@ app = typer.Typer(
     help="Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot.",
 )
 app.command("convert")(convert.convert)
+app.command("check")(check.check)
 app.command("export")(export.export)
+app.command("info")(info.info)
+app.command("diff")(diff.diff)
 app.add_typer(record.app, name="record")
+app.command("edit")(edit.edit)
+app.command("finish")(finish.finish)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
+app.command("log")(log.log)
 app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import typer
 
+from dp_hub.cli.transfers import goes_on
+
 
 def push(
     folder: Path = typer.Argument(..., help="A dataset or policy folder."),
@@ -14,14 +16,26 @@ def push(
     license: str | None = typer.Option(
         None, help="Identifier such as cc-by-4.0; needed once per dataset."
     ),
+    onto: str | None = typer.Option(
+        None, help="The newest version there (data-v3), to put a folder not made from it in place."
+    ),
 ) -> None:
     """Publish a dataset or a policy: one commit with what changed, then its tags."""
+    from dp_hub.dataset.card import make_card
     from dp_hub.hub import push as publish
 
     ask = _ask_license if sys.stdin.isatty() and sys.stderr.isatty() else None
-    pushed = publish(
-        folder, name, private=private, message=message, license=license, ask_license=ask
-    )
+    with goes_on("nobody sees a half-pushed version"):
+        pushed = publish(
+            folder,
+            name,
+            private=private,
+            message=message,
+            license=license,
+            ask_license=ask,
+            onto=onto,
+            make_card=make_card,
+        )
     if pushed.changed:
         done = f"{pushed.n_sent} files sent, {pushed.n_removed} removed"
         print(f"pushed the {pushed.kind}: {done}", file=sys.stderr)

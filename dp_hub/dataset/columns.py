@@ -91,21 +91,22 @@ def read_column(files: Iterable[DataFile], feature: Feature) -> np.ndarray:
             feature says.
     """
     files = list(files)
-    dtype = _numpy_dtype(feature)
+    dtype = numpy_dtype(feature)
     shape = () if feature.shape == (1,) else feature.shape
     column = np.empty((files[-1].stop, *shape), dtype)
     for file in files:
         row = file.start
         with open_parquet(file.path) as parquet:
             for batch in batches(parquet, file.path, [feature.name]):
-                values = _values(batch.column(feature.name), feature, file.path)
+                values = column_values(batch.column(feature.name), feature, file.path)
                 column[row : row + len(batch)] = values.reshape(len(batch), *shape)
                 row += len(batch)
     column.flags.writeable = False
     return column
 
 
-def _numpy_dtype(feature: Feature) -> np.dtype:
+def numpy_dtype(feature: Feature) -> np.dtype:
+    """The type of a feature's numbers in memory. Raises DataError if numpy knows none."""
     if feature.dtype in ("string", "language"):
         return np.dtype(object)
     try:
@@ -114,7 +115,8 @@ def _numpy_dtype(feature: Feature) -> np.dtype:
         raise DataError(f"{feature.name} is of the unknown type {feature.dtype!r}") from None
 
 
-def _values(array: Any, feature: Feature, path: Path) -> np.ndarray:
+def column_values(array: Any, feature: Feature, path: Path) -> np.ndarray:
+    """The plain values of an Arrow array, flat, checked to fit the feature. Raises DataError."""
     n_rows = len(array)
     flat = _flattened(array, feature, path)
     if len(flat) != n_rows * prod(feature.shape):
@@ -123,7 +125,7 @@ def _values(array: Any, feature: Feature, path: Path) -> np.ndarray:
             f"meta/info.json says its shape is {list(feature.shape)}"
         )
     values = _as_numpy(flat)
-    dtype = _numpy_dtype(feature)
+    dtype = numpy_dtype(feature)
     if not np.can_cast(values.dtype, dtype, "same_kind"):
         raise DataError(
             f"{feature.name} in {path} is {values.dtype}; meta/info.json says {feature.dtype}"

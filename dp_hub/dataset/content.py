@@ -47,9 +47,14 @@ def content_fingerprint(root: Path, info: Mapping[str, Any], files: Iterable[Pat
 
     Files that are missing, as videos may be where only numbers are wanted, are left out.
     """
+    return files_fingerprint(_file_hashes(root, files), info)
+
+
+def files_fingerprint(hashes: Mapping[str, str], info: Mapping[str, Any]) -> str:
+    """`content_fingerprint` from the sha256 of every file, by name."""
     header = {"features": info["features"], "fps": info["fps"]}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, sha256 in sorted(_file_hashes(root, files).items()):
+    for name, sha256 in sorted(hashes.items()):
         digest.update(f"{name}\n{sha256}\n".encode())
     return digest.hexdigest()
 

@@ -44,7 +44,8 @@ class EpisodeIndex:
     Attributes:
         starts: int64 (E,), the first frame of each.
         stops: int64 (E,), one past the last frame of each.
-        tasks: what was to be done, as text; "" if not told.
+        tasks: what was to be done, as text; "" if not told. Empty as long as the index itself does
+            not say, see :mod:`dp_hub.dataset.tasks`.
         metadata: further facts about each, as written by the converter; {} if none.
         sha256: of the content of each, hex; "" where the dataset has none.
         places: files of ``data`` and of every video feature.
@@ -86,7 +87,9 @@ def read_episode_index(root: Path, videos: Sequence[str], n_episodes: int) -> Ep
     return EpisodeIndex(
         starts=starts,
         stops=stops,
-        tasks=[_task_text(task) for task in _optional(table, "tasks")],
+        tasks=[_task_text(task) for task in table.column("tasks").to_pylist()]
+        if "tasks" in table.schema.names
+        else [],
         metadata=[_metadata(text, i) for i, text in enumerate(_optional(table, "metadata"))],
         sha256=[text or "" for text in _optional(table, "sha256")],
         places={

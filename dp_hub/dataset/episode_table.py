@@ -200,7 +200,7 @@ def _groups(tables: Iterable[pa.Table]) -> Iterable[pa.Table]:
 def read_rows(
     root: Path, n_rows: int, *, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The first ``n_rows`` rows of meta/episodes, file by file, each with the file's number.
+    """The first ``n_rows`` rows of meta/episodes, some at a time, each with their file's number.
 
     Rows beyond are what an interrupted commit left; they do not count.
 
@@ -216,7 +216,9 @@ def read_rows(
                 hint="copy or pull the dataset again",
             )
         with pq.ParquetFile(path) as file:
-            table = file.read(columns=columns).slice(0, n_rows)
-        yield number, table
-        n_rows -= len(table)
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=columns).slice(0, n_rows)
+                if len(table):
+                    yield number, table
+                n_rows -= len(table)
         number += 1

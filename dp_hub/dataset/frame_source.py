@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dp_hub.dataset.layout import VIDEO_PATH, file_path
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import frames_at, video_stream
 
-_PICTURES_AT_ONCE = 16
+_PART_BYTES = 4_000_000  # of decoded pictures; see dp_hub.dataset.frame_cache
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class FrameSource:
 
 def image_source(root: Path, files: list[DataFile], feature: Feature) -> FrameSource:
     """The pictures of a column of encoded images (PNG, WebP, JPEG...)."""
-    shape, _ = _picture_shape(feature)
+    shape, _ = picture_shape(feature)
     return FrameSource(
         name=feature.name,
         shape=(files[-1].stop, *shape),
@@ -73,7 +74,7 @@ def video_source(
     Raises:
         DataError: a video is missing, or an episode's times do not give its number of frames.
     """
-    shape, _ = _picture_shape(feature)
+    shape, _ = picture_shape(feature)
     paths = video_paths(root, info, episodes, feature.name)
     from_s, to_s = episodes.places[feature.name].from_s, episodes.places[feature.name].to_s
     fps = float(info["fps"])
@@ -100,13 +101,17 @@ def video_source(
     )
 
 
-def _picture_shape(feature: Feature) -> tuple[tuple[int, int, int], list[str]]:
+def picture_shape(feature: Feature) -> tuple[tuple[int, int, int], list[str]]:
     """(H, W, C) of a feature, which some recorders give as (C, H, W), and its names."""
     if len(feature.shape) != 3:
         raise DataError(f"{feature.name} has the shape {list(feature.shape)}, not that of pictures")
-    names = [str(name) for name in feature.names] if isinstance(feature.names, list) else []
+    names = [str(name).lower() for name in feature.names] if isinstance(feature.names, list) else []
     a, b, c = feature.shape
-    shape = (b, c, a) if names and names[0].startswith("channel") else (a, b, c)
+    first = bool(names) and (names[0] == "c" or names[0].startswith("channel"))
+    # Some tools give names that do not belong to the sizes, or none; the sizes seldom leave doubt.
+    if first != (a in (1, 3)) and (a in (1, 3)) != (c in (1, 3)):
+        first = a in (1, 3)
+    shape = (b, c, a) if first else (a, b, c)
     if shape[2] not in (1, 3):
         raise DataError(
             f"{feature.name} has {shape[2]} channels; pictures of 1 or 3 channels can be read",
@@ -128,21 +133,25 @@ def _origin(root: Path, paths: list[Path]) -> str:
 
 
 def _image_parts(files: list[DataFile], name: str, shape: tuple[int, int, int]) -> Iterator[Part]:
+    at_once = max(1, _PART_BYTES // prod(shape))
     for file in files:
         start = file.start
         with open_parquet(file.path) as parquet:
-            for batch in batches(parquet, file.path, [name], _PICTURES_AT_ONCE):
+            for batch in batches(parquet, file.path, [name], at_once):
                 column = batch.column(name)
                 if not hasattr(column, "field"):
                     raise DataError(f"{name} in {file.path} is {column.type}, not encoded pictures")
                 encoded = column.field("bytes").to_pylist()
-                yield Part(start, len(encoded), partial(_decode_all, encoded, shape, name, start))
+                yield Part(
+                    start, len(encoded), partial(decode_pictures, encoded, shape, name, start)
+                )
                 start += len(encoded)
 
 
-def _decode_all(
+def decode_pictures(
     encoded: list[bytes | None], shape: tuple[int, int, int], name: str, start: int
 ) -> Iterator[np.ndarray]:
+    """Encoded pictures of the frames from ``start`` on, as uint8 (H, W, C) each."""
     for number, data in enumerate(encoded, start):
         if data is None:
             raise DataError(

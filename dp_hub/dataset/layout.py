@@ -103,25 +103,37 @@ def check_frames(files: list[DataFile], episodes: EpisodeIndex, features: list[s
     """
     for file in files:
         with open_parquet(file.path) as parquet:
-            _check_rows(file, parquet.metadata.num_rows, episodes)
+            check_rows(file, parquet.metadata.num_rows, episodes)
             missing = [name for name in features if name not in parquet.schema_arrow.names]
             if missing:
                 raise DataError(f"{file.path} has no column for the feature {missing[0]}")
             row = file.start
             for batch in batches(parquet, file.path, ["index", "episode_index", "frame_index"]):
-                _check_batch(batch, row, episodes, file.path)
+                _check_consecutive(batch, row, episodes, file.path)
                 row += len(batch)
 
 
-def _check_batch(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> None:
+def _check_consecutive(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> None:
     index = np.arange(row, row + len(batch))
     first, last = np.searchsorted(episodes.stops, index[[0, -1]], side="right")
     stops = episodes.stops[first : last + 1]
     rows = np.diff(np.minimum(stops, row + len(batch)), prepend=row)
+    _check_index(batch, index, np.repeat(np.arange(first, last + 1), rows), episodes, path)
+
+
+def check_batch(batch: Any, index: np.ndarray, episodes: EpisodeIndex, path: Path) -> None:
+    """Refuse rows of a file that are not the frames ``index``, int64 (T,), of the dataset."""
+    episode = np.searchsorted(episodes.stops, index, side="right")
+    _check_index(batch, index, episode, episodes, path)
+
+
+def _check_index(
+    batch: Any, index: np.ndarray, episode: np.ndarray, episodes: EpisodeIndex, path: Path
+) -> None:
     expected = {
         "index": index,
-        "episode_index": np.repeat(np.arange(first, last + 1), rows),
-        "frame_index": index - np.repeat(episodes.starts[first : last + 1], rows),
+        "episode_index": episode,
+        "frame_index": index - episodes.starts[episode],
     }
     for name, values in expected.items():
         found = vectors(batch.column(name))[:, 0]
@@ -135,7 +147,8 @@ def _check_batch(batch: Any, row: int, episodes: EpisodeIndex, path: Path) -> No
             )
 
 
-def _check_rows(file: DataFile, n_rows: int, episodes: EpisodeIndex) -> None:
+def check_rows(file: DataFile, n_rows: int, episodes: EpisodeIndex) -> None:
+    """Refuse a file with another number of rows than its episodes have frames."""
     expected = file.stop - file.start
     if n_rows != expected:
         first, last = np.searchsorted(episodes.starts, [file.start, file.stop - 1], side="right")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from dp_hub import __version__
 from dp_hub.dataset import checksums
-from dp_hub.dataset.card import dataset_card
+from dp_hub.dataset.card import plain_card
 from dp_hub.dataset.checksums import FileSum
 from dp_hub.dataset.episodes_io import Folder
 from dp_hub.dataset.features import Column, info_features
@@ -25,6 +25,7 @@ from dp_hub.dataset.tables import tasks_table
 from dp_hub.dataset.totals import Totals
 from dp_hub.errors import DataError
 from dp_hub.files import sync_folder, write_atomic, write_draft
+from dp_hub.hub.cards import GENERATED
 
 # Where the checksums of the files that were there before stay while a dataset is open again.
 _OLD_CHECKSUMS = "meta/.checksums.json"
@@ -66,7 +67,7 @@ class MetaFiles:
         if "keys" not in provenance:
             raise DataError(
                 f"{folder.root} was made by another program, so nothing can be added to it",
-                hint=f"make a copy that can be: dp-hub edit {folder.root} --to NEW",
+                hint=f"take it over first: dp-hub convert lerobot {folder.root} --to NEW",
             )
         return cls(
             columns=folder.columns,
@@ -116,11 +117,12 @@ class MetaFiles:
         write_draft(root / "meta" / "info.json", _json(self.info(totals, n_tasks)))
         sync_folder(root / "meta")
 
-    def write_card(self, root: Path, totals: Totals, tasks: Sequence[str]) -> None:
-        """README.md."""
-        info = self.info(totals, len(tasks))
-        text = dataset_card(info, self.columns, tasks, license=self.license)
-        write_draft(root / "README.md", text.encode())
+    def write_card(self, root: Path) -> None:
+        """README.md, unless there is one that people have made theirs. Call it last."""
+        path = root / "README.md"
+        if path.exists() and GENERATED not in path.read_text("utf-8", errors="replace"):
+            return
+        write_draft(path, plain_card(root).encode())
 
     def info(self, totals: Totals, n_tasks: int) -> dict[str, Any]:
         """The contents of meta/info.json."""

@@ -20,10 +20,10 @@ from dp_hub.dataset.meta_files import Sealed
 from dp_hub.dataset.shards import (
     DATA_PATH,
     EPISODES_PATH,
-    VIDEO_FILE_MB,
     VIDEO_PATH,
     ParquetShards,
     is_full_file,
+    is_full_video,
     number_of,
     numbered,
     place,
@@ -68,7 +68,8 @@ def pack(
         into: a new folder.
         columns: of the dataset.
         fps: frames per second.
-        sealed: files that stay as they are.
+        sealed: files that stay as they are. Episodes in files of meta/episodes beyond may still
+            lie in such files of data and videos.
         n_episodes: how many episodes count.
     """
     into.mkdir()
@@ -140,10 +141,16 @@ def _share_whole(
     return rest
 
 
+def _after(places: _Places, first: int) -> list[int]:
+    """Numbers of the files from ``first`` on that episodes lie in."""
+    files: list[int] = np.unique(places.numbers).tolist()
+    return [number for number in files if number >= first]
+
+
 def _pack_data(
     root: Path, into: Path, columns: Sequence[Column], first: int, places: _Places
 ) -> _Places:
-    files = np.unique(places.numbers).tolist()
+    files = _after(places, first)
     rest = _share_whole(root, into, DATA_PATH, first, files, is_full_file)
     if not rest:
         return places
@@ -169,9 +176,9 @@ def _pack_video(
     from dp_hub.replay.clip import VideoClip
 
     def is_full(path: Path) -> bool:
-        return packet_bytes(path) >= VIDEO_FILE_MB * 1_000_000
+        return is_full_video(packet_bytes(path))
 
-    files = np.unique(places.numbers).tolist()
+    files = _after(places, first)
     rest = _share_whole(root, into, VIDEO_PATH, first, files, is_full, video=feature)
     if not rest:
         return places
@@ -197,7 +204,8 @@ def _pack_rows(
     *,
     moved: bool,
 ) -> None:
-    files = [number for number, _ in read_rows(root, n_episodes, columns=["length"])]
+    rows = read_rows(root, n_episodes, columns=["length"])
+    files = sorted({number for number, _ in rows})
     n_tail = len(after["data"].numbers)
     for number in files[:first]:
         share_file(*(numbered(folder, EPISODES_PATH, number) for folder in (root, into)))

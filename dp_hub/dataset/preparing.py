@@ -4,12 +4,14 @@ Pictures are taken some frames at a time, so that of a long episode only a few a
 what was given, whoever gives it.
 """
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,6 +45,10 @@ class StoredEpisode:
         stats: float64 ``(9, D)`` over numbers, then pictures, in the order of the columns.
         histograms: by picture feature, int64 ``(C, 256)``.
         n_pictures: by picture feature, how many frames the histogram is of.
+        data_file: a file whose rows are just those of this and other episodes that are added one
+            after the other, index columns included; it is taken over and ``arrays`` not looked at.
+        video_files: by video feature, a file that only episodes to be added lie in, and from and to
+            in seconds in it; it is taken over and ``clips`` not looked at.
     """
 
     length: int
@@ -55,6 +61,8 @@ class StoredEpisode:
     stats: np.ndarray
     histograms: Mapping[str, np.ndarray]
     n_pictures: Mapping[str, int]
+    data_file: Path | None = None
+    video_files: Mapping[str, tuple[Path, float, float]] = field(default_factory=dict)
 
 
 class Preparer:
@@ -89,7 +97,7 @@ class Preparer:
         clips: dict[str, Sequence[VideoClip]] = {}
         samples: dict[str, Mapping[int, np.ndarray]] = {}
         measured: dict[str, np.ndarray] = {}
-        seen: dict[str, _Seen] = {}
+        seen: dict[str, Seen] = {}
         for column in digest.order:
             name, values = column.feature, episode.data[column.key]
             if not column.is_visual:
@@ -99,13 +107,13 @@ class Preparer:
                 arrays[name] = vector_array(stored, column)
                 measured[name] = stored
                 continue
-            seen[name] = _Seen(episode.length, number)
+            seen[name] = Seen(episode.length, number)
             if column.dtype == "image":
                 encoded = self._images(column, values, number, digest, seen[name])
                 arrays[name] = picture_array(encoded)
                 continue
             clips[name], sha256 = self._video(column, values, number, seen[name])
-            samples[name] = seen[name].samples if len(clips[name]) else {}
+            samples[name] = seen[name].samples
             digest.add_video(sha256)
         return StoredEpisode(
             length=episode.length,
@@ -121,7 +129,7 @@ class Preparer:
         )
 
     def _images(
-        self, column: Column, values: Any, number: int, digest: EpisodeHash, seen: "_Seen"
+        self, column: Column, values: Any, number: int, digest: EpisodeHash, seen: "Seen"
     ) -> list[bytes]:
         encode = episode_encoder(column.encoding or "webp", len(values), column.shape)
 
@@ -136,7 +144,7 @@ class Preparer:
         return [data for part in parts for data in part]
 
     def _video(
-        self, column: Column, values: Any, number: int, seen: "_Seen"
+        self, column: Column, values: Any, number: int, seen: "Seen"
     ) -> tuple[Sequence[VideoClip], str]:
         from dp_hub.dataset import video
 
@@ -144,6 +152,13 @@ class Preparer:
         if column.copied:
             return self._copied(column, values, number, seen, rate)
         codec = column.encoding or "h264"
+        if isinstance(values, VideoClip) and (values.codec, values.rate) == (codec, rate):
+            # Nothing is lost by a second encoding where the first will do.
+            with contextlib.suppress(video.NotCopyableError):
+                sha256 = video.clips_sha256([values])
+                for first, block in picture_blocks(values, BATCH):
+                    seen.look(first, block)
+                return [values], sha256
 
         def looked_at() -> Iterator[np.ndarray]:
             for first, block in picture_blocks(values, video.clip_frames(column.shape)):
@@ -159,7 +174,7 @@ class Preparer:
         return clips, video.clips_sha256(clips)
 
     def _copied(
-        self, column: Column, values: Any, number: int, seen: "_Seen", rate: Fraction
+        self, column: Column, values: Any, number: int, seen: "Seen", rate: Fraction
     ) -> tuple[Sequence[VideoClip], str]:
         from dp_hub.dataset import video
 
@@ -187,14 +202,14 @@ class Preparer:
                 f"{column.key} of episode {number} cannot be copied: {error}", hint=again
             ) from None
 
-    def _stats(self, measured: Mapping[str, np.ndarray], seen: Mapping[str, "_Seen"]) -> np.ndarray:
+    def _stats(self, measured: Mapping[str, np.ndarray], seen: Mapping[str, "Seen"]) -> np.ndarray:
         numbers = [measured[c.feature] for c in self._columns if not c.is_visual]
         parts = [st.matrix_stats(st.side_by_side(numbers))] if numbers else []
         parts += [st.picture_stats(seen[c.feature].histogram) for c in self._columns if c.is_visual]
         return np.concatenate(parts, axis=1)
 
 
-class _Seen:
+class Seen:
     """What is remembered of pictures as they pass: a histogram, and a few to compare with."""
 
     def __init__(self, length: int, seed: int) -> None:
@@ -214,7 +229,7 @@ class _Seen:
         """Count those frames of uint8 ``(t, H, W, C)``, from ``first`` on, that are sampled."""
         low, high = np.searchsorted(self._sampled, [first, first + len(pictures)])
         if low < high:
-            counts = st.picture_counts(pictures[self._sampled[low:high] - first])
+            counts = st.picture_counts(pictures, self._sampled[low:high] - first)
             self._histogram = counts if self._histogram is None else self._histogram + counts
 
     def keep(self, first: int, pictures: np.ndarray) -> None:

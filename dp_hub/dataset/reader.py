@@ -6,6 +6,7 @@ the door: a dataset that opens has its frames in the order its episode index say
 
 import logging
 import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
 from dp_hub.dataset.frame_cache import CachedFrames, cache_root
 from dp_hub.dataset.frame_source import image_source, video_paths, video_source
 from dp_hub.dataset.layout import check_frames, data_files, parse_features, read_info
+from dp_hub.dataset.tasks import tasks_of_frames
 from dp_hub.errors import ConfigError, DataError
 
 __all__ = ["Dataset", "EpisodeIndex", "Feature", "open_dataset"]
@@ -162,15 +164,17 @@ def open_dataset(path_or_repo: str | Path, *, revision: str | None = None) -> Da
     features = parse_features(info["features"])
     videos = [name for name, feature in features.items() if feature.dtype == "video"]
     episodes = read_episode_index(root, videos, info["total_episodes"])
-    _check_totals(root, info, episodes)
+    check_totals(root, info, episodes)
     files = data_files(root, info, episodes)
     check_frames(files, episodes, [name for name in features if name not in videos])
+    if not episodes.tasks:
+        episodes = replace(episodes, tasks=tasks_of_frames(root, files, episodes.starts))
     return Dataset(
         root,
         info=info,
         episodes=episodes,
         files=files,
-        provenance=_read_provenance(root),
+        provenance=read_provenance(root),
         repo_id=repo_id,
         revision=commit,
     )
@@ -197,7 +201,8 @@ def _locate(path_or_repo: str | Path, revision: str | None) -> tuple[Path, str |
     return pulled.path, pulled.repo_id, pulled.sha
 
 
-def _read_provenance(root: Path) -> dict[str, Any]:
+def read_provenance(root: Path) -> dict[str, Any]:
+    """meta/dp_hub.json; {} if there is none. Raises DataError if it is damaged."""
     path = root / "meta" / "dp_hub.json"
     if not path.exists():
         return {}
@@ -214,7 +219,8 @@ def _read_provenance(root: Path) -> dict[str, Any]:
     return provenance
 
 
-def _check_totals(root: Path, info: dict[str, Any], episodes: EpisodeIndex) -> None:
+def check_totals(root: Path, info: dict[str, Any], episodes: EpisodeIndex) -> None:
+    """Refuse a meta/info.json that counts other episodes or frames than meta/episodes has."""
     for key, found in (
         ("total_episodes", len(episodes)),
         ("total_frames", int(episodes.stops[-1])),

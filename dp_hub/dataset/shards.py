@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dp_hub.files import discard
+from dp_hub.files import discard, share_file
 
 N = TypeVar("N", int, np.ndarray)
 CHUNKS_SIZE = 1000  # files per chunk folder
@@ -67,6 +67,11 @@ class ParquetShards:
         self._file: Any = None
         self._writer: pq.ParquetWriter | None = None
 
+    @property
+    def path(self) -> Path:
+        """Of the open file, once it is closed, or of the next one."""
+        return numbered(self.root, self._template, self.number)
+
     def next_place(self) -> tuple[int, int]:
         """Chunk and file index that the next table goes to; closes a file that is full."""
         if self._writer is not None and is_full(
@@ -87,6 +92,13 @@ class ParquetShards:
         self._n_groups += 1
         return chunk, file
 
+    def share(self, source: Path) -> tuple[int, int]:
+        """Take a whole file over as the next one. Returns chunk and file index."""
+        self.close()
+        share_file(source, self.path)
+        self.number += 1
+        return place(self.number - 1)
+
     def close(self) -> None:
         """Finish the open file, let it reach the disk, and give it its name."""
         if self._writer is None:
@@ -96,7 +108,7 @@ class ParquetShards:
         os.fsync(self._file.fileno())
         self._file.close()
         self._writer = None
-        os.replace(self._hidden(), numbered(self.root, self._template, self.number))
+        os.replace(self._hidden(), self.path)
         self.number += 1
 
     def abandon(self) -> None:
@@ -109,13 +121,17 @@ class ParquetShards:
             discard(self._hidden())
 
     def _hidden(self) -> Path:
-        path = numbered(self.root, self._template, self.number)
-        return path.with_name(f".{path.name}.open")
+        return self.path.with_name(f".{self.path.name}.open")
 
 
 def is_full(n_groups: int, n_bytes: int, limit_bytes: int = DATA_FILE_MB * 1_000_000) -> bool:
     """Whether a data file of so many row groups and bytes (without its footer) takes no more."""
     return n_bytes >= limit_bytes or n_groups >= ROW_GROUPS_PER_FILE
+
+
+def is_full_video(n_bytes: int) -> bool:
+    """Whether a video with so many bytes of packets takes no more episodes."""
+    return n_bytes >= VIDEO_FILE_MB * 1_000_000
 
 
 def is_full_file(path: Path, limit_bytes: int = DATA_FILE_MB * 1_000_000) -> bool:

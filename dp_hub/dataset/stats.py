@@ -135,17 +135,19 @@ def sampled_frames(length: int) -> np.ndarray:
     return np.round(np.linspace(0, length - 1, wanted)).astype(np.int64)
 
 
-def picture_counts(sample: np.ndarray) -> np.ndarray:
-    """How often each value occurs in each channel of uint8 ``(S, H, W, C)``: int64 ``(C, 256)``.
+def picture_counts(pictures: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """How often each value occurs in each channel of uint8 ``(T, H, W, C)``: int64 ``(C, 256)``.
+
+    Only ``frames``, int64 (S,), are looked at.
 
     Of each picture every k-th row is counted, so that some thousand pixels are: whole rows are ten
     times as fast to gather as a grid of pixels.
     """
-    height, width = sample.shape[1:3]
+    height, width = pictures.shape[1:3]
     step = max(1, height // max(_SAMPLED_ROWS, _SAMPLED_PX // width))
-    sample = sample[:, ::step]  # (S, h, W, C)
+    sample = pictures[frames, ::step]  # (S, h, W, C)
     s, h, w, c = sample.shape
-    tall = np.ascontiguousarray(sample).reshape(s * h, w, c)
+    tall = sample.reshape(s * h, w, c)
     image = Image.fromarray(tall[:, :, 0] if c == 1 else tall)
     return np.asarray(image.histogram(), np.int64).reshape(c, 256)
 

@@ -16,6 +16,8 @@ import pyarrow as pa
 from dp_hub.dataset.features import INDEX_DTYPES, Column
 from dp_hub.dataset.stats import NAMES, QUANTILES
 
+# As Parquet names the values of lists, so that a table read and written again is the same file.
+_ELEMENT = "element"
 STAT_ORDER = ("min", "max", "mean", "std", "count", *QUANTILES)
 
 
@@ -171,8 +173,7 @@ def _lists(values: np.ndarray, *, nested: bool = False) -> pa.Array:
 
 def _in_lists(values: pa.Array, n: int) -> pa.Array:
     offsets = np.arange(0, len(values) + 1, n, dtype=np.int32)
-    # Named as Parquet names it, so that a table that was read and written again is the same file.
-    kind = pa.list_(pa.field("element", values.type))
+    kind = pa.list_(pa.field(_ELEMENT, values.type))
     return pa.ListArray.from_arrays(numbers(offsets), values, type=kind)
 
 
@@ -180,7 +181,9 @@ def _arrow_type(column: Column) -> pa.DataType:
     if column.dtype == "image":
         return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     value = pa.from_numpy_dtype(np.dtype(column.dtype))
-    return value if column.shape == (1,) else pa.list_(value, column.shape[0])
+    if column.shape == (1,):
+        return value
+    return pa.list_(pa.field(_ELEMENT, value), column.shape[0])
 
 
 def _hub_feature(column: Column) -> dict[str, Any]:
@@ -196,9 +199,10 @@ def _hub_feature(column: Column) -> dict[str, Any]:
 def vector_array(values: np.ndarray, column: Column) -> pa.Array:
     """``(T, n)`` as a column of numbers or of lists of fixed size."""
     flat = numbers(values.reshape(-1))
-    return (
-        flat if column.shape == (1,) else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    )
+    if column.shape == (1,):
+        return flat
+    kind = pa.list_(pa.field(_ELEMENT, flat.type), values.shape[1])
+    return pa.FixedSizeListArray.from_arrays(flat, type=kind)
 
 
 def picture_array(encoded: Sequence[bytes]) -> pa.Array:

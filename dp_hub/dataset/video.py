@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from typing import Any
 import av
 import numpy as np
 
-from dp_hub.dataset.shards import VIDEO_FILE_MB, VIDEO_PATH, place
+from dp_hub.dataset.shards import VIDEO_PATH, is_full_video, numbered, place
 from dp_hub.errors import DataError
-from dp_hub.files import discard, sync_file
+from dp_hub.files import discard, share_file, sync_file
 from dp_hub.replay.clip import VideoClip, video_stream
 
 _X264 = {
@@ -141,7 +141,7 @@ class VideoShards:
         feature: the camera's feature name.
         fps: frames per second, constant.
         first_number: number of the first file to write.
-        limit_bytes: a file with at least so many bytes of packets takes no further episodes.
+        is_full: whether a file with so many bytes of packets takes no further episodes.
     """
 
     def __init__(
@@ -151,11 +151,11 @@ class VideoShards:
         *,
         fps: float,
         first_number: int = 0,
-        limit_bytes: int = VIDEO_FILE_MB * 1_000_000,
+        is_full: Callable[[int], bool] = is_full_video,
     ) -> None:
         self.root, self._feature = root, feature
         self.rate = exact_rate(fps)
-        self._limit_bytes = limit_bytes
+        self._is_full = is_full
         self.number = first_number  # of the open file, or the next
         self._container: Any = None
         self._stream: Any = None
@@ -164,6 +164,11 @@ class VideoShards:
         self._samples: dict[int, np.ndarray] = {}
         self._rng = np.random.default_rng(0)
         self.worst_db = float("inf")
+
+    @property
+    def path(self) -> Path:
+        """Of the open file, once it is closed, or of the next one."""
+        return numbered(self.root, VIDEO_PATH, self.number, video=self._feature)
 
     def append(
         self, clips: Sequence[VideoClip], samples: Mapping[int, np.ndarray] | None = None
@@ -179,7 +184,7 @@ class VideoShards:
         Raises:
             NotCopyableError: the packets of a clip do not stand on their own.
         """
-        if self._container is not None and self._n_bytes >= self._limit_bytes:
+        if self._container is not None and self._is_full(self._n_bytes):
             self.close()
         with clips[0].open() as container:
             kind = _stream_kind(video_stream(container, clips[0].name))
@@ -191,6 +196,13 @@ class VideoShards:
         self._remember(samples or {}, start)
         chunk, file = place(self.number)
         return chunk, file, float(start / self.rate), float(self._n_frames / self.rate)
+
+    def share(self, source: Path) -> tuple[int, int]:
+        """Take a whole file over as the next one. Returns chunk and file index."""
+        self.close()
+        share_file(source, self.path)
+        self.number += 1
+        return place(self.number - 1)
 
     def close(self) -> None:
         """Finish the open file, read sampled frames back, and give it its name.
@@ -207,7 +219,7 @@ class VideoShards:
         self.worst_db = min(self.worst_db, check)
         self._samples = {}
         sync_file(hidden)
-        os.replace(hidden, self._path())
+        os.replace(hidden, self.path)
         self.number += 1
 
     def abandon(self) -> None:
@@ -219,14 +231,8 @@ class VideoShards:
             self._samples = {}
             discard(self._hidden())
 
-    def _path(self) -> Path:
-        chunk, file = place(self.number)
-        name = VIDEO_PATH.format(video_key=self._feature, chunk_index=chunk, file_index=file)
-        return self.root / name
-
     def _hidden(self) -> Path:
-        path = self._path()
-        return path.with_name(f".{path.name}.open")
+        return self.path.with_name(f".{self.path.name}.open")
 
     def _copy(self, clip: VideoClip, kind: tuple[Any, ...]) -> None:
         with clip.open() as source:

@@ -166,6 +166,8 @@ class DatasetWriter:
         self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="encode")
         self._preparer = Preparer(self.columns, fps=self.fps, pool=self._pool, ahead=2 * n_threads)
         self._closed = False
+        self.known_sums: dict[Path, checksums.FileSum] = {}
+        """Checksums of files of other datasets that may be taken over, by path."""
         self._start()
 
     def _start(self) -> None:
@@ -175,6 +177,8 @@ class DatasetWriter:
         self._totals = Totals(self.columns)
         self._fingerprint = Fingerprint(fingerprint_header(self.columns, self.fps))
         self._tasks: dict[str, int] = {}
+        self._taken: dict[Path, tuple[int, int]] = {}
+        self._taken_sums: dict[str, checksums.FileSum] = {}
         self._sealed, self._reopened = Sealed(), True
         self._folder = self.work if self.work.exists() else self._draft("new")
         start, rows = Sealed(), None
@@ -364,13 +368,8 @@ class DatasetWriter:
     def _append(self, episode: StoredEpisode) -> None:
         task = self._tasks.setdefault(episode.task, len(self._tasks))
         index = self._index(episode.length, task)
-        videos: dict[str, Any] = {}
-        names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-        for feature, video in self._videos.items():
-            places = video.append(episode.clips[feature], episode.samples.get(feature))
-            videos |= {f"videos/{feature}/{n}": p for n, p in zip(names, places, strict=True)}
-        arrays = {**episode.arrays, **{name: numbers(values) for name, values in index.items()}}
-        chunk, file = self._frames.write(frame_table(self._schema, arrays))
+        videos = self._append_videos(episode)
+        chunk, file = self._append_rows(episode, index)
         row = EpisodeRow(
             facts={
                 "episode_index": self.n_episodes,
@@ -391,6 +390,42 @@ class DatasetWriter:
         self._episodes.pending.append(row)
         self._totals.add(row, episode.length)
         self._fingerprint.add(episode.sha256)
+
+    def _append_videos(self, episode: StoredEpisode) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        for feature, video in self._videos.items():
+            if feature in episode.video_files:
+                path, *times = episode.video_files[feature]
+                places = (*self._shared(video, path), *times)
+            else:
+                places = video.append(episode.clips[feature], episode.samples.get(feature))
+            facts |= {f"videos/{feature}/{n}": p for n, p in zip(names, places, strict=True)}
+        return facts
+
+    def _append_rows(
+        self, episode: StoredEpisode, index: Mapping[str, np.ndarray]
+    ) -> tuple[int, int]:
+        if episode.data_file is not None:
+            return self._shared(self._frames, episode.data_file)
+        arrays = {**episode.arrays, **{name: numbers(values) for name, values in index.items()}}
+        return self._frames.write(frame_table(self._schema, arrays))
+
+    def _shared(self, shards: Any, path: Path) -> tuple[int, int]:
+        """Where a file of another dataset lies here; it is taken over when first asked for."""
+        if path not in self._taken:
+            name = shards.path.relative_to(shards.root).as_posix()
+            self._taken[path] = shards.share(path)
+            if path in self.known_sums:
+                self._taken_sums[name] = self.known_sums[path]
+            # Neither it nor what was written before it is put together with anything.
+            videos = {feature: v.number for feature, v in self._videos.items() if v is shards}
+            self._sealed = Sealed(
+                self._frames.number if shards is self._frames else self._sealed.data,
+                self._sealed.episodes,
+                {**self._sealed.videos, **videos},
+            )
+        return self._taken[path]
 
     def _index(self, length: int, task: int) -> dict[str, np.ndarray]:
         frame = np.arange(length, dtype=np.int64)
@@ -422,9 +457,9 @@ class DatasetWriter:
             self._meta.write_tasks(self._folder, list(self._tasks))
         self._episodes.commit()
         stats, _ = self._totals.as_json()
-        if not self._n_committed:
-            self._meta.write_card(self._folder, self._totals, list(self._tasks))
         self._meta.write_totals(self._folder, self._totals, len(self._tasks), stats)
+        if not self._n_committed:
+            self._meta.write_card(self._folder)
         if self._folder != self.work:
             os.rename(self._folder, self.work)
             sync_folder(self.work.parent)
@@ -449,11 +484,12 @@ class DatasetWriter:
         stats, nonfinite = self._totals.as_json(into)
         meta.write_totals(into, self._totals, len(tasks), stats)
         meta.write_finished(into, self._fingerprint.hexdigest())
-        meta.write_card(into, self._totals, tasks)
+        meta.write_card(into)
         known = known_checksums(self.work) or checksums.read_checksums(self.work) or {}
-        unchanged = {name for name in known if name.startswith(("data/", "videos/"))}
+        known = {name: s for name, s in known.items() if name.startswith(("data/", "videos/"))}
+        known |= self._taken_sums
         sums = {
-            name: known[name] if name in unchanged else checksums.file_sum(into / name)
+            name: known.get(name) or checksums.file_sum(into / name)
             for name in checksums.covered_files(into)
         }
         write_draft(into / checksums.PATH, checksums.encode_checksums(sums))

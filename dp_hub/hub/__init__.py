@@ -3,10 +3,25 @@
 from typing import TYPE_CHECKING, Any
 
 from dp_hub.hub.names import is_hub_name, parse_name
+from dp_hub.hub.origin import verify_folder
 from dp_hub.hub.pulling import Pulled, pull
 from dp_hub.hub.pushing import Pushed, push
+from dp_hub.hub.versions import History, VersionEntry, history, log
 
-__all__ = ["LocalHub", "Pulled", "Pushed", "is_hub_name", "parse_name", "pull", "push"]
+__all__ = [
+    "History",
+    "LocalHub",
+    "Pulled",
+    "Pushed",
+    "VersionEntry",
+    "history",
+    "is_hub_name",
+    "log",
+    "parse_name",
+    "pull",
+    "push",
+    "verify_folder",
+]
 
 if TYPE_CHECKING:
     from dp_hub.hub.server.run import LocalHub

@@ -1,12 +1,14 @@
 """README.md of datasets: the front matter that the Hub reads, and a card where there is none."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from dp_hub.errors import HubError
+from dp_hub.hub.names import is_hub_name
 
 FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)(?:^|\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -14,6 +16,15 @@ LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 GENERATED = "<!-- made by dp-hub push; remove this line to keep your own changes -->"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"),
          (10**7, "1M<n<10M"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that another one was made from. What is not known is None."""
+
+    name: str
+    revision: str | None
+    license: str | None
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -73,8 +84,10 @@ def with_license(text: str, license: str) -> str:
     return f"---\n{line}{block}---\n{text[match.end() :]}"
 
 
-def dataset_card(repo_id: str, info: Mapping[str, Any], license: str) -> str:
-    """A README.md for a LeRobot v3.0 dataset, from its meta/info.json."""
+def dataset_card(
+    repo_id: str, info: Mapping[str, Any], license: str, sources: Sequence[Source] = ()
+) -> str:
+    """A README.md for a LeRobot v3.0 dataset, from its meta/info.json and what it was made from."""
     frames, episodes = int(info.get("total_frames", 0)), int(info.get("total_episodes", 0))
     matter = {
         "license": license,
@@ -84,6 +97,9 @@ def dataset_card(repo_id: str, info: Mapping[str, Any], license: str) -> str:
         # Without this the viewer would also take the tables under meta/ for data.
         "configs": [{"config_name": "default", "data_files": "data/*/*.parquet"}],
     }
+    on_the_hub = [source.name for source in sources if is_hub_name(source.name)]
+    if on_the_hub:
+        matter["source_datasets"] = list(dict.fromkeys(on_the_hub))
     rows = [
         f"| `{name}` | {feature.get('dtype')} | {tuple(feature.get('shape', ()))} |"
         for name, feature in dict(info.get("features", {})).items()
@@ -103,6 +119,7 @@ def dataset_card(repo_id: str, info: Mapping[str, Any], license: str) -> str:
             "|---|---|---|",
             *rows,
             "",
+            *_sources(sources),
             "```bash",
             f"dp-hub pull {repo_id}",
             "```",
@@ -115,6 +132,23 @@ def dataset_card(repo_id: str, info: Mapping[str, Any], license: str) -> str:
             "",
         ]
     )
+
+
+def _sources(sources: Sequence[Source]) -> list[str]:
+    if not sources:
+        return []
+    rows = [
+        f"| {_cell(source.name)} | {_cell(source.revision)} | {_cell(source.license)} |"
+        for source in sources
+    ]
+    return ["Made from:", "", "| dataset | revision | licence |", "|---|---|---|", *rows, ""]
+
+
+def _cell(text: str | None) -> str:
+    """Text of others in a table: on one line, and never read as markup."""
+    if text is None:
+        return "not recorded"
+    return "`" + re.sub(r"[`|\s]+", " ", text).strip() + "`"
 
 
 def _size(frames: int) -> str:

@@ -4,6 +4,7 @@ The one place that decides about the environment: huggingface_hub reads HF_ENDPO
 switch when it is imported, which may have happened before dp_hub had a say.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,19 @@ def _settle_xet() -> None:
         constants.HF_HUB_DISABLE_XET = True
 
 
+@contextmanager
+def quiet_in_logs() -> Iterator[None]:
+    """No progress bars inside the block unless stderr is a terminal; they fill logs."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    if sys.stderr.isatty() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
+        yield
+        return
+    with disable_progress_bars():
+        yield
+
+
 class Unreachable(HubError):
     """Nobody answered at the Hub's address, or only with a server's error."""
 
@@ -67,15 +81,20 @@ def explained(repo_id: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled:
-        raise Unreachable(
-            "HF_HUB_OFFLINE is set, so the Hub is not asked", hint="unset it to go online"
-        ) from None
+        raise _offline() from None
     except HTTPError as error:
         raise _explain(error, repo_id) from error
     except (LocalEntryNotFoundError, ConnectionError) as error:
         raise unreachable(error) from error
-    except RuntimeError as error:
-        # Uploads in threads wrap the answer of the Hub.
+    except json.JSONDecodeError as error:
+        raise HubError(
+            f"what answers at {endpoint()} is no Hub, or its answers are damaged: {error}",
+            hint="check HF_ENDPOINT, and whether the network asks for a login",
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        # Uploads in threads and forced downloads wrap the answer of the Hub.
+        if isinstance(error.__cause__, OfflineModeIsEnabled):
+            raise _offline() from None
         if isinstance(error.__cause__, HTTPError):
             raise _explain(error.__cause__, repo_id) from error
         raise
@@ -89,6 +108,12 @@ def unreachable(error: Exception) -> Unreachable:
     return Unreachable(
         f"the Hub at {endpoint()} can't be reached: {error}",
         hint="check the network and HF_ENDPOINT",
+    )
+
+
+def _offline() -> Unreachable:
+    return Unreachable(
+        "HF_HUB_OFFLINE is set, so the Hub is not asked", hint="unset it to go online"
     )
 
 

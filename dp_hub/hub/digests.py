@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ class Known:
         sha256 = file.lfs.sha256 if file.lfs is not None else None
         return cls(file.path, file.size, sha256, file.blob_id)
 
+    def same(self, other: "Known") -> bool:
+        """Whether two listings name one content."""
+        if self.sha256 is not None and other.sha256 is not None:
+            return (self.size, self.sha256) == (other.size, other.sha256)
+        return (self.size, self.git_id) == (other.size, other.git_id)
+
     def holds(self, content: Path | bytes) -> bool:
         """Whether ``content`` (a file, or bytes) is what the Hub has here. Missing is False."""
         try:
@@ -42,8 +49,13 @@ class Known:
                 if self.sha256 is not None:
                     return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
                 return self.git_id in _git_ids(file, self.size)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return False
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a listed path would end up outside the folder that it is put in."""
+    return ".." in Path(path).parts or os.path.isabs(path) or "\\" in path or not path
 
 
 def damaged(folder: Path, files: Iterable[Known]) -> list[Known]:

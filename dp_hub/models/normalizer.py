@@ -72,9 +72,27 @@ class FeatureNormalizer(nn.Module):
             DataError: no rows, not two-dimensional, or a value that is not finite.
         """
         rows = _checked_rows(array)
-        result = cls(rows.shape[1])
-        result.min, result.max = rows.min(dim=0).values, rows.max(dim=0).values
-        result.mean, result.std = _moments(rows)
+        extremes = rows.min(dim=0).values, rows.max(dim=0).values
+        moments = _moments(rows)
+        return cls.of_statistics(
+            *extremes, *moments, mode=mode, range_eps=range_eps, fit_offset=fit_offset
+        )
+
+    @classmethod
+    def of_statistics(
+        cls,
+        low: Tensor,
+        high: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        *,
+        mode: Mode = "limits",
+        range_eps: float = 1e-4,
+        fit_offset: bool = True,
+    ) -> "FeatureNormalizer":
+        """As :meth:`fit`, from the statistics of the rows: each float32 (dim,)."""
+        result = cls(len(low))
+        result.min, result.max, result.mean, result.std = low, high, mean, std
         result.scale, result.offset = _scale_and_offset(result, mode, range_eps, fit_offset)
         return result
 

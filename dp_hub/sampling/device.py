@@ -94,6 +94,11 @@ class DeviceSampler:
             ConfigError: it was taken from another seed, batch size, number of processes or
                 windows, with which the same batches cannot follow.
         """
+        if state.keys() != self.state_dict().keys():
+            raise ConfigError(
+                "cannot continue the order of batches: it was drawn by streaming",
+                hint="resume with the settings the training began with",
+            )
         for name in ("seed", "batch_size", "world_size", "n_windows"):
             mine = getattr(self.batches, name)
             if state[name] != mine:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dp_hub.errors import ConfigError
+from dp_hub.sampling.frame_file import FrameFile
 from dp_hub.sampling.gather import PAD_KEY, as_stored, check_fit, observed_keys
 from dp_hub.sampling.order import EpochBatches
 from dp_hub.sampling.windows import WindowTable
@@ -26,7 +27,8 @@ class WindowDataset(Dataset[Batch]):
 
     Args:
         columns: whole columns, (N, ...), as :meth:`dp_hub.dataset.reader.Dataset.column` gives
-            them. Memory maps stay memory maps, also in a copy sent to another process.
+            them. Pictures that are memory maps are read from their files, batch by batch, so they
+            take no memory, and go to other processes by name.
         table: the windows.
         horizon: of the table; checked.
         n_obs_steps: observed frames, the first of each window.
@@ -51,14 +53,13 @@ class WindowDataset(Dataset[Batch]):
             raise ConfigError(f"horizon is {horizon}, but the windows have {table.horizon} frames")
         self.table = table
         self.n_obs_steps = n_obs_steps
-        self.observed = {
+        observed = {
             name: as_stored(columns[name]) for name in observed_keys(columns, keys, action_key)
         }
         self.actions = as_stored(columns[action_key])
         last_frame = int(table.hi.max(initial=0))
-        check_fit(
-            {**self.observed, action_key: self.actions}, last_frame, n_obs_steps, table.horizon
-        )
+        check_fit({**observed, action_key: self.actions}, last_frame, n_obs_steps, table.horizon)
+        self.observed = {name: FrameFile.of(column) or column for name, column in observed.items()}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -76,16 +77,6 @@ class WindowDataset(Dataset[Batch]):
         batch["action"] = _take(self.actions, frames)
         batch[PAD_KEY] = torch.from_numpy(self.table.is_pad(rows))
         return batch
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map goes to another process as its file's name, not as gigabytes of content.
-        state = dict(self.__dict__)
-        state["observed"] = {name: _pack(column) for name, column in self.observed.items()}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.observed = {name: _unpack(column) for name, column in self.observed.items()}
 
 
 class WindowLoader(DataLoader[Batch]):
@@ -147,19 +138,8 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _take(column: np.ndarray, frames: np.ndarray) -> Tensor:
+def _take(column: np.ndarray | FrameFile, frames: np.ndarray) -> Tensor:
+    if isinstance(column, FrameFile):
+        return torch.from_numpy(column.windows(frames))
     # `take` of the base class: a memmap would wrap its result in a memmap, and cost more.
     return torch.from_numpy(np.asarray(column).take(frames, axis=0))
-
-
-def _pack(column: np.ndarray) -> Any:
-    if not isinstance(column, np.memmap) or column.filename is None:
-        return column
-    return (str(column.filename), column.dtype.str, column.shape, column.offset)
-
-
-def _unpack(packed: Any) -> np.ndarray:
-    if isinstance(packed, np.ndarray):
-        return packed
-    name, dtype, shape, offset = packed
-    return np.memmap(name, dtype=dtype, mode="r", shape=shape, offset=offset)

@@ -1,6 +1,6 @@
 """Everything a training run is told, as one strict typed configuration."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo
 from pydantic import field_validator as check
@@ -41,6 +41,19 @@ class OptimizerConfig(Config):
     """Clip the gradient to this norm; none as the original."""
 
 
+class StreamingConfig(Config):
+    """Train from a dataset that is fetched file by file and held in memory pool by pool."""
+
+    pool_mb: PositiveInt = 512
+    """Memory of a pool of episodes, within which windows are drawn in any order; two are held."""
+    store_gb: PositiveFloat = 10.0
+    """Disk for fetched files of all datasets, shared by the processes of a machine."""
+    validation_episodes: PositiveInt = 20
+    """Held-out episodes that the validation loss is taken on, evenly spread over all of them."""
+    patience_minutes: PositiveFloat = 5.0
+    """How long to wait for a Hub that is away, for each file."""
+
+
 class RolloutConfig(Config):
     """Scores in simulation during training, on seeds kept apart from those a result is told of."""
 
@@ -67,6 +80,8 @@ class TrainConfig(Config):
     """Which episodes train and which validate."""
     augment: Literal["pusht_mirror"] | None = None
     """``pusht_mirror``: train on every episode's mirror image too (dp_hub.envs.pusht.symmetry)."""
+    streaming: StreamingConfig | None = None
+    """Fetch and hold a part of the dataset at a time (docs/streaming.md); ``true``: as default."""
     batch_size: PositiveInt = 256
     """Windows per process and network call."""
     grad_accumulation: PositiveInt = 1
@@ -104,6 +119,11 @@ class TrainConfig(Config):
     max_minutes: Annotated[PositiveFloat | None, Field(validate_default=True)] = None
     """Minutes of training (evaluation left out) by which the run and its schedule end at last."""
 
+    @check("streaming", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
     @check("max_minutes")
     @classmethod
     def _has_an_end(cls, value: float | None, info: ValidationInfo) -> float | None:
@@ -118,6 +138,7 @@ class TrainConfig(Config):
 MAY_CHANGE_ON_RESUME = {
     "dataset",  # its content is compared instead
     "out_dir",
+    "streaming",  # the order's state is compared instead
     "cpu_threads",
     "mixed_precision",
     "log_every",

@@ -1,9 +1,9 @@
 """From a dataset and a configuration to batches, validation windows and a fitted normaliser."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,39 @@ from dp_hub.training.config import SplitConfig, TrainConfig
 
 if TYPE_CHECKING:
     from dp_hub.dataset.reader import Dataset
+    from dp_hub.dataset.streamed import StreamedDataset
+
+
+class Batches(Protocol):
+    """Endless training batches at a position that can be stored: a sampler."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def __next__(self) -> dict[str, torch.Tensor]:
+        """The next one."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, for JSON."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from there."""
+        ...
+
+
+class Windows(Protocol):
+    """Windows to measure a policy on."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitems__(self, rows: np.ndarray | Sequence[int]) -> dict[str, torch.Tensor]:
+        """Some of them, as a batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,20 +70,20 @@ class TrainingData:
         features: width of every feature the policy reads or predicts.
         normalizer: fitted on the training episodes.
         batches: endless training batches on the device, at a position that can be stored.
-        train: the same windows, row by row.
-        val: the windows of the held-out episodes, or None.
+        train: the same windows, row by row; of some episodes only when streaming.
+        val: the windows of the held-out episodes (when streaming, of some), or None.
     """
 
     record: DatasetRecord
     features: dict[str, int]
     normalizer: Normalizer
-    batches: DeviceSampler
-    train: WindowDataset
-    val: WindowDataset | None
+    batches: Batches
+    train: Windows
+    val: Windows | None
 
 
 def training_data(
-    dataset: "Dataset",
+    dataset: "Dataset | StreamedDataset",
     config: TrainConfig,
     *,
     device: torch.device,
@@ -62,7 +95,19 @@ def training_data(
     Raises:
         ConfigError: the dataset lacks a feature, holds it as images, or is too small.
         DataError: values that cannot be learned from.
+        HubError: when streaming, the Hub is away.
     """
+    if config.streaming is not None:
+        from dp_hub.training.streamed_data import streamed_training_data
+
+        return streamed_training_data(
+            cast("StreamedDataset", dataset),
+            config,
+            device=device,
+            rank=rank,
+            world_size=world_size,
+        )
+    dataset = cast("Dataset", dataset)
     columns = _columns(dataset, config.policy)
     stops = dataset.episodes.stops
     train_mask, val_mask = split_episodes(len(stops), config.split)
@@ -103,13 +148,13 @@ def split_episodes(n_episodes: int, config: SplitConfig) -> tuple[np.ndarray, np
     return downsample_mask(~val, config.max_train_episodes, config.seed), val
 
 
-def dataset_record(dataset: "Dataset") -> DatasetRecord:
+def dataset_record(dataset: "Dataset | StreamedDataset") -> DatasetRecord:
     """How a policy remembers its dataset."""
     name = dataset.repo_id or Path(dataset.root).resolve().name
     return DatasetRecord(name=name, fingerprint=dataset.fingerprint, commit=dataset.revision)
 
 
-def fixed_rows(windows: WindowDataset, most: int) -> np.ndarray:
+def fixed_rows(windows: Windows, most: int) -> np.ndarray:
     """At most ``most`` rows, evenly spread over the windows, int64: always the same ones."""
     n = min(most, len(windows))
     return np.linspace(0, len(windows) - 1, n).round().astype(np.int64)
@@ -117,7 +162,16 @@ def fixed_rows(windows: WindowDataset, most: int) -> np.ndarray:
 
 def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, np.ndarray]:
     columns = {}
-    for name in required_features(policy):
+    for name in policy_features(dataset, policy):
+        column = dataset.column(name)
+        columns[name] = column[:, None] if column.ndim == 1 else column
+    return columns
+
+
+def policy_features(dataset: "Dataset | StreamedDataset", policy: DiffusionConfig) -> list[str]:
+    """The features a policy needs. Raises ConfigError if the dataset has them not, or as images."""
+    names = required_features(policy)
+    for name in names:
         if name not in dataset.features:
             raise ConfigError(
                 f"the dataset {dataset.root} has no feature {name}",
@@ -128,9 +182,7 @@ def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, np.ndarra
                 f"{name} holds images, which a low-dimensional policy cannot observe",
                 hint="set policy.observations to features of numbers",
             )
-        column = dataset.column(name)
-        columns[name] = column[:, None] if column.ndim == 1 else column
-    return columns
+    return names
 
 
 def _with_mirror(

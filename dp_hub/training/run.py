@@ -14,7 +14,6 @@ from torch import Tensor
 from dp_hub.errors import ConfigError
 from dp_hub.policies.card import DatasetRecord
 from dp_hub.policies.diffusion import DiffusionPolicy
-from dp_hub.sampling import DeviceSampler
 from dp_hub.training.checkpoints import (
     Checkpoint,
     Kept,
@@ -30,6 +29,7 @@ from dp_hub.training.checkpoints import (
     write_checkpoint,
 )
 from dp_hub.training.config import MAY_CHANGE_ON_RESUME, TrainConfig
+from dp_hub.training.data import Batches
 from dp_hub.training.ema import Ema
 from dp_hub.training.schedule import Stopwatch
 
@@ -56,7 +56,7 @@ class Run:
     policy: DiffusionPolicy
     ema: Ema[DiffusionPolicy] | None
     optimizer: torch.optim.Optimizer
-    batches: DeviceSampler
+    batches: Batches
     record: DatasetRecord
     step: int = 0
     stopwatch: Stopwatch = field(default_factory=Stopwatch)

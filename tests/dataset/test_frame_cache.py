@@ -311,6 +311,55 @@ def test_memory_stays_far_below_the_decoded_size(tmp_path):
     assert int(done.stdout) < 20_000  # kB; the frames are 41,472 kB
 
 
+READ_ALL_WINDOWS = """
+import sys
+import numpy as np
+from dp_hub.dataset.reader import open_dataset
+from dp_hub.sampling import WindowDataset, make_loader, window_table
+
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return [int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmHWM"))]
+
+dataset = open_dataset(sys.argv[1])
+before = max(resident())
+images = dataset.column("observation.image")
+table = window_table(dataset.episodes.stops, 16, pad_before=1, pad_after=15)
+columns = {"observation.image": images, "action": dataset.column("action")}
+windows = WindowDataset(columns, table, horizon=16, n_obs_steps=2)
+seen = set()
+for batch in make_loader(windows, batch_size=16, drop_last=False):
+    pictures = batch["observation.image"].numpy()
+    frames = pictures[:, :, 100, 100, :2].astype(int) @ [1, 256]
+    assert (pictures[:, :, 0, 0] == pictures[:, :, -1, -1]).all()
+    assert (frames == batch["action"][:, :2, 0].numpy()).all()
+    seen |= set(frames.ravel().tolist())
+damaged = dataset.cached_frames("observation.image").verify()
+print(images.nbytes // 1000, max(resident()) - before, len(seen), len(damaged))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc")
+def test_reading_windows_of_a_large_cache_takes_little_memory(tmp_path):
+    number = np.arange(660)
+    frames = np.zeros((660, 1, 1, 3), np.uint8)
+    frames[:, 0, 0, 0], frames[:, 0, 0, 1] = number % 256, number // 256
+    columns = {
+        "action": number.astype(np.float32)[:, None],
+        NAME: np.broadcast_to(frames, (660, 480, 640, 3)),  # every picture of one colour
+    }
+    root = write_dataset(tmp_path / "big", columns, np.array([300, 301, 660]), images="PNG")
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL_WINDOWS, str(root)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    size_kb, growth_kb, n_seen, n_damaged = map(int, done.stdout.split())
+    assert size_kb > 600_000 and growth_kb < 250_000
+    assert (n_seen, n_damaged) == (660, 0)
+
+
 def test_real_frames_equal_those_of_the_zarr(pusht_first5_zip, tmp_path):
     group = zarr.open_group(zarr.storage.ZipStore(pusht_first5_zip), mode="r")
     images, ends = group["data/img"][:161], np.array([161])

@@ -477,8 +477,9 @@ READ_FROM_HUB = """
 import sys
 from dp_hub import open_dataset
 from dp_hub.hub import push
-pushed = [push(folder, "me/pusht", license="mit") for folder in sys.argv[1:]]
-first = pushed[0]
+one, other = sys.argv[1:]
+first = push(one, "me/pusht", license="mit")
+pushed = [first, push(other, "me/pusht", onto=first.tag)]
 for name, revision in (
     ("me/pusht", None), ("me/pusht", first.tag), (f"me/pusht@{first.sha}", None)
 ):

@@ -69,7 +69,7 @@ def test_video_locations_and_info_are_lerobots(tmp_path, pusht_first5_zip):
 
 def test_files_roll_over_and_times_start_again(tmp_path):
     one = len(encode_clip(moving(5), rate=exact_rate(10), codec="h264").source)
-    shards = VideoShards(tmp_path, "cam", fps=10, limit_bytes=one)
+    shards = VideoShards(tmp_path, "cam", fps=10, is_full=lambda n_bytes: n_bytes >= one)
     places = [write(shards, moving(5, start=7 * i)) for i in range(5)]
     shards.close()
     files = [file for _, file, _, _ in places]

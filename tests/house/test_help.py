@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-COMMANDS = ["convert", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS += ["edit", "finish", "log", "info", "diff"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

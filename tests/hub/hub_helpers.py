@@ -2,7 +2,9 @@
 
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,11 +22,11 @@ def client_env(hub: LocalHub, home: Path, **env: str) -> dict[str, str]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by relative path."""
+    """Every file of a folder by relative path, but for what it remembers of the Hub."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and ".dp_hub" not in path.relative_to(folder).parts
     }
 
 
@@ -37,3 +39,20 @@ def become_client(monkeypatch: pytest.MonkeyPatch, hub: LocalHub, home: Path) ->
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+
+
+class Hurried:
+    """The module ``time`` for who need not wait between attempts."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(min(seconds, 0.01))
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub and pulls try again at once."""
+    monkeypatch.setattr("dp_hub.hub.fetching.WAITS_S", (0.01, 0.01, 0.01))
+    for module in ("utils._http", "file_download"):
+        monkeypatch.setattr(f"huggingface_hub.{module}.time", Hurried())

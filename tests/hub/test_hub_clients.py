@@ -1,7 +1,10 @@
 """Other processes as clients: the command line, `datasets`, and pushes that are killed."""
 
 import json
+import os
+import pty
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +70,37 @@ def test_every_refusal_is_a_sentence_and_a_hint(
     assert "hint:" in run.stderr or "no folder" in said or "may not write" in said
 
 
+def test_a_terminal_shows_progress_and_then_the_result(
+    hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    folder = make_dataset("data", n_rows=200_000, n_files=3)
+    env = client_env(hub, tmp_path / "client")
+    sent = in_terminal(client_command("push", str(folder), "me/pusht"), env)
+    assert "file-002.parquet: 100%" in sent
+    assert sent.rstrip().splitlines()[-3] == "me/pusht@data-v1"
+    got = in_terminal(client_command("pull", "me/pusht", "--to", str(tmp_path / "back")), env)
+    assert "Fetching 9 files: 100%" in got
+    assert got.rstrip().splitlines()[-1] == str(tmp_path / "back")
+    assert got.rindex("100%") < got.rindex("me/pusht@")
+
+
+def in_terminal(command: list[str], env: dict[str, str]) -> str:
+    """What a command shows on a terminal."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 1 << 16):
+            shown += piece
+    except OSError:  # Linux ends a terminal so
+        pass
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, shown.decode()
+    return shown.decode()
+
+
 def test_xet_is_off_for_other_hubs_even_when_the_library_came_first(
     policy: Path, run_client: RunClient
 ) -> None:
@@ -85,7 +119,7 @@ def test_the_datasets_library_loads_and_streams_each_version(
     hub: LocalHub, make_dataset: MakeDataset, run_client: RunClient
 ) -> None:
     push(make_dataset("old", n_files=2, n_rows=40), "me/pusht")
-    push(make_dataset("new", seed=1, n_rows=30), "me/pusht")
+    push(make_dataset("new", seed=1, n_rows=30), "me/pusht", onto="data-v1")
     code = """
 import json
 from datasets import load_dataset
@@ -130,7 +164,7 @@ def test_a_push_killed_in_the_middle_leaves_the_old_version(
     before = len(list(objects.glob("??/*")))
     wanted = 0 if moment == "objects arrive" else 2
     process = subprocess.Popen(
-        client_command("push", str(new), "me/pusht"),
+        client_command("push", str(new), "me/pusht", "--onto", "data-v1"),
         env=client_env(hub, tmp_path / "client"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -146,7 +180,7 @@ def test_a_push_killed_in_the_middle_leaves_the_old_version(
     api = connect()
     assert api.repo_info("me/pusht", repo_type="dataset").sha == old.sha
     assert pull("me/pusht").sha == old.sha
-    again = push(new, "me/pusht")
+    again = push(new, "me/pusht", onto="data-v1")
     assert again.tag == "data-v2"
     after = files_of(pull("me/pusht@data-v2", to=tmp_path / "back").path)
     del after["README.md"]

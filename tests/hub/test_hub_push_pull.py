@@ -82,7 +82,7 @@ def test_new_content_gets_the_next_version_and_the_old_one_stays(
     hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path
 ) -> None:
     old, new = make_dataset("old", n_files=3), make_dataset("new", seed=1, n_files=2)
-    first, second = push(old, "me/pusht"), push(new, "me/pusht", message="cleaned")
+    first, second = push(old, "me/pusht"), push(new, "me/pusht", message="cleaned", onto="data-v1")
     assert (first.tag, second.tag) == ("data-v1", "data-v2")
     assert second.n_removed == 1
     assert tags_of("me/pusht") == {
@@ -151,12 +151,27 @@ def test_a_repository_that_moved_on_during_the_push_is_left_alone(
     mine = make_dataset("mine", seed=1)
     contents = gather(mine, "dataset", "me/pusht", remote.readme, license=None, ask=None)
     plan = plan_push("me/pusht", "dataset", contents, remote)
-    theirs = push(make_dataset("theirs", seed=2), "me/pusht")
+    theirs = push(make_dataset("theirs", seed=2), "me/pusht", onto="data-v1")
     with pytest.raises(HubError, match="changed on the Hub") as caught:
         publish(api, plan, remote, None)
     assert caught.value.hint is not None and "pull" in caught.value.hint
     assert head_of("me/pusht") == theirs.sha
     assert sorted(tags_of("me/pusht")) == ["data-v1", "data-v2", "v3.0"]
+
+
+def test_a_version_that_somebody_else_made_meanwhile_stays_theirs(
+    hub: LocalHub, make_dataset: MakeDataset
+) -> None:
+    first = push(make_dataset("first"), "me/pusht")
+    api = connect()
+    remote = look_at(api, "me/pusht", "dataset", private=False)
+    mine = make_dataset("mine", seed=1)
+    contents = gather(mine, "dataset", "me/pusht", remote.readme, license=None, ask=None)
+    api.create_tag("me/pusht", tag="data-v2", revision=first.sha, repo_type="dataset")
+    with pytest.raises(HubError, match="somebody else made data-v2 of me/pusht meanwhile"):
+        publish(api, plan_push("me/pusht", "dataset", contents, remote), remote, None)
+    assert tags_of("me/pusht")["data-v2"] == first.sha
+    assert push(mine, "me/pusht").tag == "data-v3"
 
 
 def test_a_policy_goes_without_its_training_state(
@@ -286,7 +301,7 @@ def test_without_a_connection_the_cached_version_is_taken_and_said(
         become_client(monkeypatch, hub, tmp_path / "home")
         old = push(make_dataset("old"), "me/pusht")
         pull("me/pusht@data-v1")
-        new = push(make_dataset("new", seed=1), "me/pusht")
+        new = push(make_dataset("new", seed=1), "me/pusht", onto="data-v1")
         pull("me/pusht@data-v2")
     caplog.clear()
     for revision, sha in (("data-v1", old.sha), ("data-v2", new.sha), (old.sha, old.sha)):
@@ -345,13 +360,25 @@ def test_a_folder_that_holds_something_is_not_pulled_over(
     push(make_dataset("data"), "me/pusht")
     (tmp_path / "mine").mkdir()
     pull("me/pusht", to=tmp_path / "mine")  # empty is fine
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/notes.txt").write_text("x")
     with pytest.raises(HubError, match="exists already"):
-        pull("me/pusht", to=tmp_path / "mine")
+        pull("me/pusht", to=tmp_path / "theirs")
     (tmp_path / "file").write_text("x")
     with pytest.raises(HubError, match="exists already"):
         pull("me/pusht", to=tmp_path / "file")
     leftovers = [path.name for path in tmp_path.iterdir() if "partial" in path.name]
     assert leftovers == []
+
+
+def test_a_place_that_can_not_be_written_to_is_said(
+    hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    push(make_dataset("data"), "me/pusht")
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file/inside", Path("/proc/nowhere/at/all")):
+        with pytest.raises(HubError, match="me/pusht: "):
+            pull("me/pusht", to=place)
 
 
 def test_an_interrupted_pull_goes_on_by_file(
@@ -396,14 +423,12 @@ def test_two_pulls_into_one_folder_give_one_whole_folder(
 
     def fetch(_: int) -> str:
         start.wait()
-        try:
-            return str(pull("me/pusht", to=tmp_path / "one").path)
-        except HubError as error:
-            return str(error)
+        return str(pull("me/pusht", to=tmp_path / "one").path)
 
     with ThreadPoolExecutor(2) as pool:
-        answers = sorted(pool.map(fetch, range(2)))
-    assert answers[0] == str(tmp_path / "one") and "exists already" in answers[1]
+        answers = set(pool.map(fetch, range(2)))
+    assert answers == {str(tmp_path / "one")}
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
     assert files_of(tmp_path / "one") == files_of(pull("me/pusht").path)
 
 

@@ -530,3 +530,137 @@ def test_a_killed_server_has_kept_all_it_confirmed_and_large_files_never_fill_it
         process.kill()
         process.wait()
     assert not list(folder.rglob("leftover")) and not list(folder.rglob("*.tmp"))
+
+
+def test_small_answers_do_not_wait_for_the_network_to_gather_more(hub: LocalHub) -> None:
+    connection = http.client.HTTPConnection(urlsplit(hub.endpoint).netloc, timeout=10)
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    took_s = []
+    for _ in range(20):
+        started = time.monotonic()
+        connection.request("GET", "/api/whoami-v2", headers=headers)
+        assert connection.getresponse().read()
+        took_s.append(time.monotonic() - started)
+    connection.close()
+    assert sorted(took_s)[10] < 0.03  # 0.044 without TCP_NODELAY, 0.001 with it
+
+
+ESCAPES = ["..", "%2e%2e", "..%2f..%2f..", "..%2F..%2F..%2F..%2F..%2Fetc", "%2fetc", "..%5c..",
+           "refs%2fheads%2f..%2f..", "refs/heads/..", "a%00b", "%c0%ae%c0%ae", "....//",
+           "~"]  # fmt: skip
+
+
+def test_no_revision_leads_out_of_a_repository(hub: LocalHub, tmp_path: Path) -> None:
+    client(hub).create_repo("me/a")
+    client(hub).upload_file(path_or_fileobj=b"x", path_in_repo="f", repo_id="me/a")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    api = "/api/models/me/a"
+    reads = ["/me/a/resolve/{}/f", "/me/a/resolve/{}/refs.json", "/me/a/tree/{}",
+             f"{api}/tree/{{}}", f"{api}/revision/{{}}", f"{api}/commits/{{}}"]  # fmt: skip
+    writes = [
+        ("POST", f"{api}/commit/{{}}", ndjson(file_line("g"))),
+        ("POST", f"{api}/branch/{{}}", {}),
+        ("DELETE", f"{api}/tag/{{}}", None),
+        ("DELETE", f"{api}/branch/{{}}", None),
+        ("POST", f"{api}/tag/{{}}", {"tag": "t"}),
+    ]
+    tried = 0
+    for escape in ESCAPES:
+        for method, path, body in [*(("GET", path, None) for path in reads), *writes]:
+            status, _, answer = send(hub, method, path.format(escape), body, token=hub.token)
+            assert status in (400, 404, 405), (method, path, escape)
+            assert b"link_secret" not in answer and b"branches" not in answer
+            tried += 1
+        status, _, _ = send(
+            hub, "POST", "/api/models/me/a/branch/ok", {"startingPoint": escape}, token=hub.token
+        )
+        assert status in (400, 404)
+    assert tried == len(ESCAPES) * 11
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_removing_and_uploading_never_reach_outside(hub: LocalHub, tmp_path: Path) -> None:
+    client(hub).create_repo("me/a")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    commit = "/api/models/me/a/commit/main"
+    for path in BAD_PATHS[:-1]:
+        for key in ("deletedFile", "deletedFolder"):
+            body = ndjson((key, {"path": path}))
+            assert send(hub, "POST", commit, body, token=hub.token)[0] == 400, (key, path)
+    data = b"x" * 10
+    link = upload_link(hub, "me/a", data)
+    digest = hashlib.sha256(data).hexdigest()
+    for oid in ("..%2f..%2ftokens.json", "..", f"{digest}%2f..", digest.upper(), "0" * 63):
+        assert send(hub, "PUT", link.replace(digest, oid), data)[0] in (403, 404)
+        item = {"oid": oid, "size": 10}
+        body = {"operation": "upload", "objects": [item]}
+        batch = "/me/a.git/info/lfs/objects/batch"
+        assert send(hub, "POST", batch, body, token=hub.token)[0] == 400
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_symbolic_link_can_not_be_made(hub: LocalHub, tmp_path: Path) -> None:
+    client(hub).create_repo("me/a")
+    value = {"path": "link", "content": "../../../../../../tokens.json", "encoding": "utf-8",
+             "mode": "120000", "type": "symlink", "symlink": True}  # fmt: skip
+    body = ndjson(("file", value))
+    path = "/api/models/me/a/commit/main"
+    assert send(hub, "POST", path, body, token=hub.token)[0] == 200
+    assert send(hub, "POST", path, ndjson(("symlink", value)), token=hub.token)[0] == 400
+    assert send(hub, "GET", "/me/a/resolve/main/link")[2] == value["content"].encode()
+    assert not [path for path in (tmp_path / "server").rglob("*") if path.is_symlink()]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "../a", ".a", "a.", "a..b", "a--b", "a.git", "", " ", "a\n", "a" * 97, "ä", "a\0"],
+)
+def test_repositories_have_plain_names_in_their_owners_space(
+    hub: LocalHub, tmp_path: Path, name: str
+) -> None:
+    body = {"name": name, "organization": "me", "type": "dataset"}
+    assert send(hub, "POST", "/api/repos/create", body, token=hub.token)[0] == 400
+    for user in ("you", "..", "me/..", "api", "datasets", ""):
+        body = {"name": "a", "organization": user or "you", "type": "dataset"}
+        assert send(hub, "POST", "/api/repos/create", body, token=hub.token)[0] == 403
+    assert not (tmp_path / "server/repos").exists()
+
+
+def test_deep_or_broken_json_and_yaml_are_refused_and_break_nothing(
+    hub: LocalHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    client(hub).create_repo("me/a")
+    deep = b"[" * 100_000 + b"]" * 100_000
+    calls = [
+        ("/api/repos/create", b'{"name": ' + deep + b"}"),
+        ("/api/repos/create", deep),
+        ("/api/models/me/a/commit/main", b'{"key": "file", "value": {"path": ' + deep + b"}}\n"),
+        ("/api/validate-yaml", json.dumps({"content": f"---\na: {deep.decode()}\n---\n"}).encode()),
+        ("/api/models/me/a/preupload/main", b'{"files": [{"path": "\\ud800", "size": 1}]}'),
+        ("/api/models/me/a/commit/main", ndjson(file_line("a\ud800b"))),
+        ("/api/models/me/a/commit/main", b'{"key": "header", "value": {"summary": "\\ud800"}}\n'),
+        ("/api/models/me/a/tag/main", b'{"tag": "\\ud800"}'),
+        ("/api/repos/create", b"\xff\xfe{}"),
+    ]
+    for path, body in calls:
+        assert send(hub, "POST", path, body, token=hub.token)[0] == 400, (path, body[:60])
+    laughs = "\n".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 1}]" for i in range(20)
+    )
+    body = {"content": f"---\n{laughs}\n---\n"}
+    started = time.monotonic()
+    assert send(hub, "POST", "/api/validate-yaml", body, token=hub.token)[0] in (200, 400)
+    assert time.monotonic() - started < 5
+    assert len(client(hub).list_repo_commits("me/a")) == 1
+    assert client(hub).list_repo_files("me/a") == []
+    assert "Traceback" not in caplog.text
+
+
+def test_tokens_of_other_forms_are_nobodys(hub: LocalHub) -> None:
+    client(hub).create_repo("me/secret", private=True)
+    for header in ("", "Bearer", "Bearer ", f"Basic {hub.token}", hub.token, f"Bearer {hub.token}x",
+                   f"Bearer {hub.token[:-1]}", "Bearer \xe4", f"Bearer {hub.token} x"):  # fmt: skip
+        for path in ("/api/models/me/secret", "/api/whoami-v2"):
+            answer = send(hub, "GET", path, headers={"Authorization": header})
+            assert answer[0] == 401, (path, header)
+    assert send(hub, "GET", "/api/models/me/secret", token=hub.token)[0] == 200

@@ -1,6 +1,7 @@
 """Batches against a slow loop, and their order across epochs, processes and restarts."""
 
 import multiprocessing
+import os
 import pickle  # noqa: TID251 - what torch does to send a dataset to a worker
 import time
 from itertools import chain
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from dp_hub.errors import ConfigError, DataError
 from dp_hub.sampling import DeviceSampler, WindowDataset, make_loader, window_table
+from dp_hub.sampling.frame_file import FrameFile
 from dp_hub.sampling.order import EpochBatches
 
 HORIZON, N_OBS_STEPS = 16, 2
@@ -254,6 +256,58 @@ def test_memory_maps_are_sent_to_another_process_by_name(tmp_path):
     process.start()
     assert queue.get(timeout=60) == [9, 10]
     process.join()
+
+
+@pytest.mark.parametrize("n_obs_steps", [1, 2, 5])
+def test_windows_read_from_a_file_are_those_of_the_array(tmp_path, n_obs_steps):
+    images = np.random.default_rng(0).integers(0, 256, (41, 3, 4, 3), np.uint8)
+    path = tmp_path / "images.bin"
+    path.write_bytes(b"head" + images.tobytes())
+    mapped = np.memmap(path, np.uint8, mode="r", offset=4, shape=images.shape)
+    # Episodes shorter than what is observed too: both edges repeat within one window.
+    table = window_table(np.array([2, 13, 14, 41]), 8, pad_before=7, pad_after=7)
+    actions = np.zeros((41, 1), np.float32)
+    batches = [
+        WindowDataset(
+            {"observation.image": column, "action": actions},
+            table,
+            horizon=8,
+            n_obs_steps=n_obs_steps,
+        ).__getitems__(np.arange(len(table)))
+        for column in (images, mapped)
+    ]
+    assert torch.equal(batches[0]["observation.image"], batches[1]["observation.image"])
+    assert len(table) == 41 + 4 * 7
+
+
+def test_slices_of_a_memory_map_are_read_where_they_lie(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (41, 3, 4, 3), np.uint8)
+    path = tmp_path / "images.bin"
+    path.write_bytes(bytes(5000) + images.tobytes())
+    mapped = np.memmap(path, np.uint8, mode="r", offset=5000, shape=images.shape)
+    frames = np.array([[3, 4], [0, 0]])
+    for part in (mapped, mapped[7:], mapped[10:20]):
+        file = pickle.loads(pickle.dumps(FrameFile.of(part)))  # noqa: S301
+        np.testing.assert_array_equal(file.windows(frames), np.asarray(part)[frames])
+    assert FrameFile.of(mapped[::2]) is None  # read through the map
+    assert FrameFile.of(images) is None
+
+
+def test_a_file_that_was_cut_short_is_told(tmp_path):
+    path = tmp_path / "images.bin"
+    windows = image_windows(path)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"images.bin ends at byte \d+; it was longer"):
+        windows.__getitems__(np.arange(len(windows)))
+
+
+def test_the_cache_is_closed_with_the_windows(tmp_path):
+    windows = image_windows(tmp_path / "images.bin")
+    descriptor = windows.observed["observation.image"]._descriptor
+    os.fstat(descriptor)
+    del windows
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
 
 
 def test_the_device_sampler_draws_the_loaders_batches(pusht, windows):

@@ -97,6 +97,8 @@ async def validate_yaml(request: Request) -> Response:
         problem = None if isinstance(front, dict | None) else "the front matter is not a mapping"
     except yaml.YAMLError as error:
         problem = str(error)
+    except RecursionError:
+        problem = "the front matter is too deep"
     errors = [] if problem is None else [{"message": problem}]
     return JSONResponse({"errors": errors, "warnings": []}, 400 if errors else 200)
 

@@ -26,7 +26,11 @@ def build_app(folder: Path, tokens: Tokens, *, max_object_bytes: int = MAX_OBJEC
     modules = (api_repos, api_content, lfs, files, pages)
     app = Starlette(
         routes=[route for module in modules for route in module.routes],
-        exception_handlers={faults.Fault: faults.answer, ClientDisconnect: _gone},
+        exception_handlers={
+            faults.Fault: faults.answer,
+            OSError: faults.disk_answer,
+            ClientDisconnect: _gone,
+        },
     )
     app.router.redirect_slashes = False
     app.state.hub = Hub(store, tokens, max_object_bytes)

@@ -1,5 +1,7 @@
 """What the server answers when it refuses: a status, the Hub's error code, and a sentence."""
 
+import errno
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -38,3 +40,10 @@ async def answer(_request: Request, fault: Exception) -> Response:
     if fault.code is not None:
         headers["X-Error-Code"] = fault.code
     return JSONResponse({"error": fault.message}, fault.status, headers)
+
+
+async def disk_answer(request: Request, error: Exception) -> Response:
+    """The HTTP answer for an OSError (an exception handler of the app)."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return await answer(request, Fault(507, "the Hub's disk is full"))
+    raise error

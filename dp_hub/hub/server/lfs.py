@@ -1,6 +1,5 @@
 """Large files: the LFS batch call, and uploads streamed to the disk."""
 
-import errno
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -53,10 +52,10 @@ async def upload(request: Request) -> Response:
             if incoming.size + len(pending) > size:
                 raise Fault(413, f"more bytes than the {size} announced")
             if len(pending) >= PIECE_BYTES:
-                await _on_disk(incoming.write, bytes(pending))
+                await run_in_threadpool(incoming.write, bytes(pending))
                 pending.clear()
-        await _on_disk(incoming.write, bytes(pending))
-        await _on_disk(incoming.keep, sha256=sha256, size=size)
+        await run_in_threadpool(incoming.write, bytes(pending))
+        await run_in_threadpool(incoming.keep, sha256=sha256, size=size)
     return Response(headers={"ETag": f'"{sha256}"'})
 
 
@@ -106,15 +105,6 @@ def _permission(kind: str, repo_id: str, sha256: str, size: int | str) -> str:
 
 def _is_sha256(text: str) -> bool:
     return len(text) == 64 and SHA256_LETTERS.issuperset(text)
-
-
-async def _on_disk(function: Any, *args: Any, **kwargs: Any) -> None:
-    try:
-        await run_in_threadpool(function, *args, **kwargs)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Fault(507, "the Hub's disk is full") from error
-        raise
 
 
 def _both(path: str, endpoint: Any, method: str) -> list[Route]:

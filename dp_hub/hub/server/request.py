@@ -90,8 +90,8 @@ async def read_json(request: Request) -> dict[str, Any]:
     body = await read_body(request, MAX_JSON_BYTES)
     try:
         value = json.loads(body or b"{}")
-    except ValueError:
-        raise Fault(400, "the body is not JSON") from None
+    except (ValueError, RecursionError):
+        raise Fault(400, "the body is not JSON, or too deep") from None
     if not isinstance(value, dict):
         raise Fault(400, f"the body is a JSON {type(value).__name__}, not an object")
     return value
@@ -142,8 +142,8 @@ def _refuse_long_line(length: int) -> None:
 def _line(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
-        raise Fault(400, "a line of the commit is not JSON") from None
+    except (ValueError, RecursionError):
+        raise Fault(400, "a line of the commit is not JSON, or too deep") from None
     if not isinstance(value, dict) or not isinstance(value.get("value"), dict):
         raise Fault(400, "a line of the commit is not {key, value}")
     return value
@@ -159,6 +159,10 @@ def text_field(value: dict[str, Any], key: str, default: str | None = None) -> s
     found = value.get(key, default)
     if not isinstance(found, str):
         raise Fault(400, f"{key!r} must be a string, it is {found!r:.80}")
+    try:
+        found.encode()
+    except UnicodeEncodeError:  # no answer could say it again
+        raise Fault(400, f"{key!r} holds half a character") from None
     return found
 
 
