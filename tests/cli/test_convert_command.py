@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from dp_hub.dataset.episodes_io import open_folder
+
 
 def dp_hub(*arguments, **options):
     command = [sys.executable, "-m", "dp_hub.cli.main", *map(str, arguments)]
@@ -91,7 +93,7 @@ def test_interrupt_leaves_nothing_at_the_target(tmp_path, pusht_zip):
         [*command, "--to", str(tmp_path / "ds")], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".ds.*.partial/data/*/*")):
+    while not list(tmp_path.glob(".ds.new/data/*/.*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
@@ -99,4 +101,6 @@ def test_interrupt_leaves_nothing_at_the_target(tmp_path, pusht_zip):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "ds").exists()
+    # What is converted so far is kept beside it, for the same command to go on from.
+    assert open_folder(tmp_path / ".ds.partial").info["total_episodes"] > 0
