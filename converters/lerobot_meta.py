@@ -346,10 +346,11 @@ def _listed_v3(
     for key in videos:
         prefix = f"videos/{key}"
         at = _place(root, info.get("video_path"), _VIDEO[3], fields(prefix) | {"video_key": key})
-        from_s, to_s = row.get(f"{prefix}/from_timestamp"), row.get(f"{prefix}/to_timestamp")
-        if not isinstance(from_s, (int, float)) or not 0 <= from_s < 1e9:
-            raise DataError(f"{prefix}/from_timestamp {where} is {from_s!r}", hint=AGAIN)
-        places[key] = InVideo(at, float(from_s), to_s if isinstance(to_s, float) else None)
+        from_s = _seconds(row, f"{prefix}/from_timestamp", where)
+        to_s = None
+        if row.get(f"{prefix}/to_timestamp") is not None:
+            to_s = _seconds(row, f"{prefix}/to_timestamp", where)
+        places[key] = InVideo(at, from_s, to_s)
     length = row.get("length")
     if length is None and "dataset_from_index" in row and "dataset_to_index" in row:
         length = _whole(row["dataset_to_index"], where) - _whole(row["dataset_from_index"], where)
@@ -368,6 +369,13 @@ def _listed_v3(
         videos=places,
         facts=facts | _own_facts(row.get("metadata")),
     )
+
+
+def _seconds(row: Mapping[str, Any], name: str, where: str) -> float:
+    value = row.get(name)
+    if not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise DataError(f"{name} {where} is {value!r}", hint=AGAIN)
+    return float(value)
 
 
 def _own_facts(text: Any) -> dict[str, Any]:
@@ -448,6 +456,8 @@ def _place(root: Path, template: Any, usual: str, fields: Mapping[str, Any]) -> 
             f"{root}/meta/info.json leads out of the dataset: {template!r}",
             hint="mend the path templates; files are looked for inside the dataset only",
         )
+    if any(len(part.encode(errors="replace")) > 255 for part in name.parts):
+        raise DataError(f"{root}/meta/info.json has a path template for too long names", hint=AGAIN)
     return root / name
 
 

@@ -675,6 +675,46 @@ def test_a_v21_folder_that_is_opened_tells_how_to_convert_it(tmp_path):
     assert error.value.hint == f"convert it first: dp-hub convert lerobot {source} --to NEW"
 
 
+NONSENSE = [None, -1, 1e308, "x", [], {}, True, 10**30, "../../{x}", "\0", "é" * 300, [[3.5]]]
+
+
+def places(value, path=()):
+    """Where in nested plain values something could be another thing."""
+    yield path
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*path, key))
+
+
+def with_value(value, path, new):
+    if not path:
+        return new
+    part = with_value(value[path[0]], path[1:], new)
+    if isinstance(value, dict):
+        return value | {path[0]: part}
+    return [part if i == path[0] else old for i, old in enumerate(value)]
+
+
+@pytest.mark.parametrize("name", ["info.json", "episodes.jsonl", "tasks.jsonl"])
+def test_nonsense_in_meta_never_ends_in_a_traceback(tmp_path, name):
+    source = write_v2(tmp_path / "v2", episodes((4, 3), pictures=True))
+    path = source / "meta" / name
+    *lines, last = path.read_text().splitlines()
+    document = json.loads(last)
+    tried = [(p, value) for p in places(document) for value in NONSENSE]
+    tried = tried[:: 1 + len(tried) // 60]
+    for where, value in tried:
+        path.write_text("\n".join([*lines, json.dumps(with_value(document, where, value))]))
+        try:
+            convert("lerobot", source, tmp_path / "ds")
+        except DataError as error:
+            assert str(error)
+            assert sorted(os.listdir(tmp_path)) == ["v2"], (where, value)
+        else:
+            shutil.rmtree(tmp_path / "ds")
+    assert len(tried) >= 30
+
+
 @pytest.mark.parametrize("layout", ["v2", "v3"])
 def test_damaged_bytes_never_end_in_a_traceback_or_half_a_dataset(tmp_path, layout):
     some = episodes((6, 5), pictures=True)
