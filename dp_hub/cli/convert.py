@@ -42,7 +42,12 @@ def convert(
     format_name: Annotated[
         str, typer.Argument(metavar="FORMAT", help=f"Source format; installed: {_formats()}.")
     ],
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="The recordings.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC", help="The recordings; lerobot: or user/name[@rev] on the Hub."
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The dataset folder to make.")],
     mapping: Annotated[
         list[str] | None,
@@ -65,11 +70,23 @@ def convert(
         Images,
         typer.Option(help="Pictures as. auto: lossless webp up to 128 px, video beyond."),
     ] = Images.auto,
-    codec: Annotated[Codec, typer.Option(help="Codec of videos.")] = Codec.h264,
+    codec: Annotated[
+        Codec | None,
+        typer.Option(
+            help="Codec of videos. Default: as they are if they can be copied, else h264."
+        ),
+    ] = None,
     missing_chunks: Annotated[
         str | None,
         typer.Option(
             metavar="error|fill", help="zarr: what chunks that are not stored mean. Default: error."
+        ),
+    ] = None,
+    missing_episodes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="error|skip",
+            help="lerobot: what if episodes' files are missing. Default: error.",
         ),
     ] = None,
 ) -> None:
@@ -78,6 +95,11 @@ def convert(
 
     if missing_chunks not in (None, "error", "fill"):
         raise DpHubError(f"--missing-chunks is {missing_chunks!r}", hint="it is `error` or `fill`")
+    if missing_episodes not in (None, "error", "skip"):
+        raise DpHubError(
+            f"--missing-episodes is {missing_episodes!r}", hint="it is `error` or `skip`"
+        )
+    chosen = {"missing_chunks": missing_chunks, "missing_episodes": missing_episodes}
     with progress_bar("converting") as advance:
         done = library.convert(
             format_name,
@@ -89,8 +111,8 @@ def convert(
             task=task,
             robot_type=robot,
             images=images.value,
-            codec=codec.value,
-            options={"missing_chunks": missing_chunks} if missing_chunks else None,
+            codec=codec.value if codec else None,
+            options={key: value for key, value in chosen.items() if value},
             on_progress=lambda p: advance(p.frames, p.total_frames),
         )
     print(summary(done))

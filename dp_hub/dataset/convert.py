@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dp_hub.dataset.conversion_request import Request, signature
+from dp_hub.dataset.copying import plan_copies
 from dp_hub.dataset.features import (
     Column,
     ImageMode,
@@ -22,7 +23,7 @@ from dp_hub.dataset.formats import load_converter
 from dp_hub.dataset.writer import DatasetWriter, Written, refuse_existing
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode
-from dp_hub.replay.source import Source
+from dp_hub.replay.source import Converter, Source
 
 DEFAULT_FPS = 10.0
 COMMIT_S = 10.0  # what is lost, at most, when a conversion is killed
@@ -67,7 +68,7 @@ def convert(
     task: str | None = None,
     robot_type: str | None = None,
     images: ImageMode = "auto",
-    codec: str = "h264",
+    codec: str | None = None,
     options: dict[str, Any] | None = None,
     threads: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -79,15 +80,18 @@ def convert(
 
     Args:
         format_name: an installed format, see `dp_hub.dataset.formats.format_names`.
-        source: where the recordings are.
+        source: where the recordings are; for formats that are on the Hub too, also
+            ``user/name`` or ``user/name@revision``, if there is no folder of that name.
         to: the folder to make; refused if it exists.
         mapping: feature names by source key, instead of the default ones.
         drop: source keys to leave out.
         fps: frames per second; default: what the source states, else 10.
         task: what was to be done, for episodes whose source does not say.
         robot_type: likewise for the robot.
-        images: ``auto``, ``webp``, ``png`` or ``video``.
-        codec: ``h264`` or ``av1``, for videos.
+        images: ``auto``, ``webp``, ``png`` or ``video``. ``auto`` and ``video`` leave what is a
+            video already as it is encoded, where that is possible.
+        codec: ``h264`` or ``av1``, for videos; default: that of videos that are copied, else
+            ``h264``. Videos of another codec are encoded again.
         options: the format's own options.
         threads: how many encode pictures; default: all cores.
         on_progress: called after every episode.
@@ -96,42 +100,93 @@ def convert(
             exists, or an interrupted conversion to it had other settings or another source.
     """
     began = time.monotonic()
-    source, to = Path(source), Path(to)
+    to = Path(to)
     refuse_existing(to)
     for key, feature in (mapping or {}).items():
         check_feature_name(feature, key)
     converter = load_converter(format_name, options)
-    found = converter.describe(source)
+    path, origin = _locate(source, converter)
+    found = _placed(converter.describe(path), origin)
     check_known_keys([*drop, *(mapping or {})], found.dtypes)
-    stated_fps = _stated(found, "fps", (int, float)) or DEFAULT_FPS
-    request = Request(
-        to,
-        {
-            "format": format_name,
-            "source": str(source.absolute()),
-            "options": options or {},
-            "mapping": dict(mapping or {}),
-            "drop": sorted(drop),
-            "fps": stated_fps if fps is None else fps,
-            "task": task or _stated(found, "task", str),
-            "robot_type": robot_type or _stated(found, "robot_type", str),
-            "images": images,
-            "codec": codec,
-        },
-        signature(source),
-    )
+    settings = {
+        "format": format_name,
+        "source": str(path.absolute()),
+        "options": options or {},
+        "mapping": dict(mapping or {}),
+        "drop": sorted(drop),
+        "fps": (_stated(found, "fps", (int, float)) or DEFAULT_FPS) if fps is None else fps,
+        "task": task or _stated(found, "task", str),
+        "robot_type": robot_type or _stated(found, "robot_type", str),
+        "images": images,
+        "codec": codec,
+    }
+    request = Request(to, settings, signature(path))
+    recode = dict(found.recode)
 
     def episodes(start: int) -> Iterator[Episode]:
-        return converter.episodes(source, drop=frozenset(drop), start=start)
+        return converter.episodes(path, drop=frozenset(drop), start=start)
 
     def plan(first: Episode) -> list[Column]:
-        return plan_columns(
-            first.data, dtypes=found.dtypes, mapping=mapping, images=images, codec=codec
-        )
+        columns, reasons = _plan(first, found, settings)
+        recode.update(reasons)
+        return columns
 
-    provenance = {"converter": format_name, "file": source.name, **_provenance(found)}
+    provenance = {"converter": format_name, "file": path.name, **origin, **_provenance(found)}
     written = _convert(request, found, episodes, plan, provenance, threads, on_progress)
-    return Conversion(written, found, tuple(drop), time.monotonic() - began)
+    notes = (*found.notes, *_recoded(written.columns, recode, images))
+    return Conversion(written, replace(found, notes=notes), tuple(drop), time.monotonic() - began)
+
+
+def _plan(
+    first: Episode, found: Source, settings: Mapping[str, Any]
+) -> tuple[list[Column], dict[str, str]]:
+    """The dataset's columns; by key, why videos are not copied."""
+    images, codec = settings["images"], settings["codec"]
+    copied, reasons = plan_copies(
+        first.data, images=images, codec=codec, fps=settings["fps"], recode=found.recode
+    )
+    usual = {key: name for key, name in found.features.items() if key in first.data}
+    columns = plan_columns(
+        first.data,
+        dtypes=found.dtypes,
+        mapping=usual | settings["mapping"],
+        images=images,
+        codec=codec,
+        names=found.names,
+        copied=copied,
+    )
+    return columns, reasons
+
+
+def _locate(source: str | Path, converter: Converter) -> tuple[Path, dict[str, str]]:
+    """Where the source is; of one that was pulled from the Hub also ``file`` and ``revision``."""
+    path = Path(source)
+    if path.exists() or not getattr(converter, "on_hub", False):
+        return path, {}
+    from dp_hub.hub import is_hub_name, pull
+
+    if not is_hub_name(str(source)):
+        return path, {}
+    pulled = pull(str(source), kind="dataset")
+    return pulled.path, {"file": pulled.repo_id, "revision": pulled.sha}
+
+
+def _placed(found: Source, origin: Mapping[str, str]) -> Source:
+    """The source, with the place on the Hub that a dataset was pulled from."""
+    if not origin:
+        return found
+    place = {"name": origin["file"], "revision": origin["revision"]}
+    return replace(found, sources=tuple({**one, **place} for one in found.sources))
+
+
+def _recoded(
+    columns: Sequence[Column], reasons: Mapping[str, str], images: ImageMode
+) -> Iterator[str]:
+    """What to tell about videos that could not be copied."""
+    for column in columns:
+        reason = reasons.get(column.key)
+        if reason and column.is_visual and not column.copied and images in ("auto", "video"):
+            yield f"{column.key} is decoded and encoded again as {column.encoding}: {reason}"
 
 
 def _convert(
@@ -161,6 +216,8 @@ def _convert(
                 fps=request.settings["fps"],
                 robot_type=request.settings["robot_type"],
                 source=provenance,
+                sources=found.sources,
+                license=_stated(found, "license", str),
                 work=request.work,
                 commit_s=COMMIT_S,
                 threads=threads,

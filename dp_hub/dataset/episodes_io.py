@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,7 @@ def open_folder(root: str | Path) -> Folder:
             "feature": name,
             "shape": feature["shape"],
             "dtype": "uint8" if feature["dtype"] in ("image", "video") else feature["dtype"],
+            "names": _names(feature),
         }
         for name, feature in features.items()
     }
@@ -59,6 +59,14 @@ def open_folder(root: str | Path) -> Folder:
         if entry["feature"] in features
     )
     return Folder(root, info, provenance, columns)
+
+
+def _names(feature: dict[str, Any]) -> list[str] | None:
+    """Names of a feature's numbers that another program gave, if there is one for each."""
+    names = feature.get("names")
+    if not isinstance(names, list) or [len(names)] != feature["shape"]:
+        return None
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def episode_rows(folder: Folder) -> Iterator[dict[str, Any]]:
@@ -145,8 +153,8 @@ class _Frames:
 
 
 def _video_frames(folder: Folder, column: Column, row: dict[str, Any]) -> np.ndarray:
-    """Frames of one episode, uint8 ``(T, H, W, 3)``."""
-    import av
+    """Frames of one episode, uint8 ``(T, H, W, C)``."""
+    from dp_hub.dataset.frame_source import video_frames
 
     name = f"videos/{column.feature}"
     path = folder.root / folder.info["video_path"].format(
@@ -154,28 +162,17 @@ def _video_frames(folder: Folder, column: Column, row: dict[str, Any]) -> np.nda
         chunk_index=row[f"{name}/chunk_index"],
         file_index=row[f"{name}/file_index"],
     )
-    rate = Fraction(folder.info["fps"]).limit_denominator(100_000)
-    first = round(row[f"{name}/from_timestamp"] * rate)
-    frames = np.empty((row["length"], *column.shape), np.uint8)
-    found = 0
-    try:
-        with av.open(str(path)) as opened:
-            container: Any = opened
-            stream = container.streams.video[0]
-            container.seek(int(first / rate / stream.time_base), stream=stream, backward=True)
-            for frame in container.decode(stream):
-                at = round(frame.pts * frame.time_base * rate) - first
-                if at >= len(frames):
-                    break
-                if at == found:
-                    frames[found] = frame.to_ndarray(format="rgb24")
-                    found += 1
-    except (av.error.FFmpegError, OSError) as error:
-        raise DataError(f"{path} cannot be decoded: {error}") from None
-    if found != len(frames):
-        raise DataError(
-            f"{path} holds {found} of the {len(frames)} frames of episode {row['episode_index']}"
-        )
+    height, width, channels = column.shape
+    frames = np.empty((row["length"], height, width, channels), np.uint8)
+    decoded = video_frames(
+        path,
+        float(row[f"{name}/from_timestamp"]),
+        len(frames),
+        float(folder.info["fps"]),
+        (height, width, channels),
+    )
+    for number, frame in enumerate(decoded):
+        frames[number] = frame
     return frames
 
 

@@ -52,6 +52,8 @@ class Column:
         encoding: ``webp`` or ``png`` for images, ``h264`` or ``av1`` for videos (copied ones: as
             FFmpeg calls it), else None.
         copied: the video's packets are the source's.
+        pix_fmt: how a copied video stores pixels, as FFmpeg calls it; None: ``yuv420p``.
+        names: of the feature's numbers, where the source has names; None: made from the feature's.
     """
 
     key: str
@@ -64,6 +66,8 @@ class Column:
     scale: int | None = None
     encoding: str | None = None
     copied: bool = False
+    pix_fmt: str | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def is_visual(self) -> bool:
@@ -81,6 +85,8 @@ class Column:
             done.append(f"{self.source_dtype} {values} to uint8")
         if self.layout == "chw":
             done.append("channels last")
+        if self.copied:
+            done.append("copied as it is encoded")
         return ", ".join(done) or None
 
     def to_stored(self, values: np.ndarray, *, episode: int, first: int = 0) -> np.ndarray:
@@ -125,6 +131,8 @@ class Column:
         names: list[str] | None = None
         if self.is_visual:
             names = ["height", "width", "channels"]
+        elif self.names:
+            names = list(self.names)
         elif self.shape != (1,):
             stem = self.feature.rsplit(".", 1)[-1]
             names = [f"{stem}_{i}" for i in range(self.shape[0])]
@@ -145,6 +153,10 @@ class Column:
             entry["encoding"] = self.encoding
         if self.copied:
             entry["copied"] = True
+        if self.pix_fmt:
+            entry["pix_fmt"] = self.pix_fmt
+        if self.names:
+            entry["names"] = list(self.names)
         return entry
 
     @classmethod
@@ -153,6 +165,7 @@ class Column:
     ) -> "Column":
         """The column of a written dataset, from meta/dp_hub.json and the feature's info."""
         visual = info["dtype"] in ("image", "video")
+        names = entry.get("names")
         return cls(
             key=key,
             feature=entry["feature"],
@@ -164,6 +177,8 @@ class Column:
             scale=entry.get("scale", 1) if visual else None,
             encoding=entry.get("encoding") if visual else None,
             copied=entry.get("copied") is True,
+            pix_fmt=entry.get("pix_fmt"),
+            names=tuple(map(str, names)) if names else None,
         )
 
 
@@ -174,7 +189,9 @@ def plan_columns(
     mapping: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
     images: ImageMode = "auto",
-    codec: str = "h264",
+    codec: str | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    copied: Mapping[str, str] | None = None,
 ) -> list[Column]:
     """How every key of the first episode is stored.
 
@@ -185,7 +202,10 @@ def plan_columns(
         drop: keys to leave out.
         images: how pictures are stored; ``auto``: lossless WebP up to 128 px, else
                 video if the size is even.
-        codec: ``h264`` or ``av1``, for videos.
+        codec: ``h264`` or ``av1``, for videos; default: ``h264``.
+        names: of the numbers of a step, by key; used where there is one for each.
+        copied: keys whose values are a `VideoClip` that is taken over packet by packet, with their
+            pixel format; see `dp_hub.dataset.copying`.
     Raises:
         DataError: unknown keys, two keys for one feature, or values no feature can hold.
     """
@@ -197,7 +217,12 @@ def plan_columns(
             column = _plan(key, values, mapping.get(key))
             if column.is_visual and dtypes and key in dtypes:
                 column = replace(column, source_dtype=dtypes[key])
-            columns.append(_with_encoding(column, images, codec))
+            if not column.is_visual:
+                columns.append(_with_names(column, (names or {}).get(key, ())))
+            elif copied and key in copied:
+                columns.append(_copying(column, first[key], copied[key]))
+            else:
+                columns.append(_with_encoding(column, images, codec or "h264"))
     _check_distinct(columns)
     if not columns:
         raise DataError("nothing is left to store: every key was dropped")
@@ -329,9 +354,16 @@ def _as_uint8(values: np.ndarray, scale: int) -> np.ndarray | None:
         return stored if np.array_equal(back, values) else None
 
 
+def _with_names(column: Column, names: Sequence[str]) -> Column:
+    return replace(column, names=tuple(names)) if len(names) == column.shape[0] else column
+
+
+def _copying(column: Column, clip: Any, pix_fmt: str) -> Column:
+    usual = None if pix_fmt == "yuv420p" else pix_fmt
+    return replace(column, dtype="video", encoding=clip.codec, copied=True, pix_fmt=usual)
+
+
 def _with_encoding(column: Column, images: ImageMode, codec: str) -> Column:
-    if not column.is_visual:
-        return column
     h, w, channels = column.shape
     mode = images
     fits_video = h % 2 == 0 and w % 2 == 0 and channels == 3

@@ -12,13 +12,13 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from dp_hub.dataset.columns import DataFile, Feature, batches, open_parquet
 from dp_hub.dataset.episode_index import EpisodeIndex
 from dp_hub.dataset.layout import VIDEO_PATH, file_path
 from dp_hub.errors import DataError
+from dp_hub.replay.clip import frames_at, video_stream
 
 _PART_BYTES = 4_000_000  # of decoded pictures; see dp_hub.dataset.frame_cache
 
@@ -88,9 +88,7 @@ def video_source(
             hint="meta/episodes and the videos do not belong together",
         )
     parts = [
-        Part(
-            int(start), int(count), partial(_video_frames, path, float(at), int(count), fps, shape)
-        )
+        Part(int(start), int(count), partial(video_frames, path, float(at), int(count), fps, shape))
         for start, count, path, at in zip(
             episodes.starts, episodes.lengths, paths, from_s, strict=True
         )
@@ -189,19 +187,24 @@ def video_paths(
     ]
 
 
-def _video_frames(
+def video_frames(
     path: Path, first_s: float, count: int, fps: float, shape: tuple[int, int, int]
 ) -> Iterator[np.ndarray]:
-    """``count`` frames at ``first_s``, ``first_s + 1 / fps`` ... of a video."""
+    """``count`` frames at ``first_s``, ``first_s + 1 / fps`` ... of a video, uint8 ``shape``.
+
+    Raises:
+        DataError: the video is missing, damaged, cut short, or of another size.
+    """
     n_found = 0
+    gray = shape[2] != 3
     try:
-        # With open groups of pictures a seek may land behind the frame: then from the beginning.
-        for seek in (True, False):
-            for frame in _decode_from(path, first_s, count, fps, shape, seek=seek):
-                yield frame
+        with av.open(str(path)) as container:
+            stream = video_stream(container, str(path))
+            for frame in frames_at(
+                container, stream, first_s=first_s, count=count, fps=fps, gray=gray
+            ):
+                yield _pixels(frame, shape, path)
                 n_found += 1
-            if n_found:
-                break
     except (av.FFmpegError, OSError) as error:
         raise DataError(
             f"{path} cannot be decoded: {error}", hint="copy or pull the dataset again"
@@ -214,39 +217,10 @@ def _video_frames(
         )
 
 
-def _decode_from(
-    path: Path, first_s: float, count: int, fps: float, shape: tuple[int, int, int], *, seek: bool
-) -> Iterator[np.ndarray]:
-    """Frames in order, until all are found or one is missing."""
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise DataError(f"{path} holds no video", hint="copy or pull the dataset again")
-        stream = container.streams.video[0]
-        assert stream.time_base is not None, path
-        stream.codec_context.thread_count = 1  # episodes are decoded in parallel already
-        if seek:
-            container.seek(int(first_s / stream.time_base), stream=stream)
-        pixels = "rgb24" if shape[2] == 3 else "gray"
-        reformatter = VideoReformatter()  # one for all frames: twice as fast for small ones
-        tolerance = 0.5 * fps / max(fps, float(stream.average_rate or fps))  # in frames
-        wanted = 0
-        for frame in container.decode(stream):
-            if frame.pts is None or frame.time_base is None:
-                continue
-            at = (float(frame.pts * frame.time_base) - first_s) * fps - wanted
-            if at < -tolerance:
-                continue
-            if at >= tolerance:
-                return
-            yield _pixels(reformatter.reformat(frame, format=pixels), shape, path)
-            wanted += 1
-            if wanted == count:
-                return
-
-
-def _pixels(frame: av.VideoFrame, shape: tuple[int, int, int], path: Path) -> np.ndarray:
-    if (frame.height, frame.width) != shape[:2]:
+def _pixels(frame: np.ndarray, shape: tuple[int, int, int], path: Path) -> np.ndarray:
+    height, width = frame.shape[:2]
+    if (height, width) != shape[:2]:
         raise DataError(
-            f"{path} is {frame.height} x {frame.width}, meta/info.json says {shape[0]} x {shape[1]}"
+            f"{path} is {height} x {width}, meta/info.json says {shape[0]} x {shape[1]}"
         )
-    return frame.to_ndarray().reshape(shape)
+    return frame.reshape(shape)

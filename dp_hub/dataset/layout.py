@@ -31,7 +31,7 @@ def read_info(root: Path) -> dict[str, Any]:
     if not version.startswith("3."):
         raise DataError(
             f"{root} is a LeRobot dataset of version {version}; v3.0 is read here",
-            hint="convert it first with lerobot.scripts.convert_dataset_v21_to_v30"
+            hint=f"convert it first: dp-hub convert lerobot {root} --to NEW"
             if version.startswith("2.")
             else None,
         )

@@ -134,7 +134,11 @@ class MetaFiles:
 
                 codec = column.encoding or "h264"
                 features[column.feature]["info"] = video_info(
-                    column.shape, self.fps, codec, copied=column.copied
+                    column.shape,
+                    self.fps,
+                    codec,
+                    copied=column.copied,
+                    pix_fmt=column.pix_fmt,
                 )
                 has_video = True
         return {

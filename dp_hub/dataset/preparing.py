@@ -178,16 +178,19 @@ class Preparer:
     ) -> tuple[Sequence[VideoClip], str]:
         from dp_hub.dataset import video
 
+        # Another codec than the source's is what makes it be encoded again.
+        other = "av1" if column.encoding == "h264" else "h264"
+        again = f"encode all of it again with --codec {other}, or --images webp"
         if not isinstance(values, VideoClip) or values.codec != column.encoding:
             raise DataError(
                 f"{column.key} of episode {number} is not {column.encoding} video as in episode 0",
-                hint="encode all of it again with --images video",
+                hint=again,
             )
         if values.rate != rate:
             raise DataError(
                 f"{values.name} has {float(values.rate):g} frames a second, the dataset "
                 f"{float(rate):g}",
-                hint="encode it again with --images video",
+                hint=again,
             )
         for first, block in picture_blocks(values, BATCH):
             column.to_stored(block, episode=number, first=first)
@@ -196,8 +199,7 @@ class Preparer:
             return [values], video.clips_sha256([values])
         except video.NotCopyableError as error:
             raise DataError(
-                f"{column.key} of episode {number} cannot be copied: {error}",
-                hint="encode it again with --images video",
+                f"{column.key} of episode {number} cannot be copied: {error}", hint=again
             ) from None
 
     def _stats(self, measured: Mapping[str, np.ndarray], seen: Mapping[str, "Seen"]) -> np.ndarray:

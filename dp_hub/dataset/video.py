@@ -61,7 +61,12 @@ def clip_frames(shape: tuple[int, ...]) -> int:
 
 
 def video_info(
-    shape: tuple[int, ...], fps: float, codec: str, *, copied: bool = False
+    shape: tuple[int, ...],
+    fps: float,
+    codec: str,
+    *,
+    copied: bool = False,
+    pix_fmt: str | None = None,
 ) -> dict[str, Any]:
     """``info`` of a video feature, with LeRobot's keys. Of copied videos the encoder is unknown."""
     info = {
@@ -69,7 +74,7 @@ def video_info(
         "video.width": shape[1],
         "video.channels": shape[2],
         "video.codec": codec,
-        "video.pix_fmt": "yuv420p",
+        "video.pix_fmt": pix_fmt or "yuv420p",
         "video.fps": fps,
     }
     if not copied:
@@ -247,7 +252,10 @@ class VideoShards:
 
     def _open(self, template: Any, kind: tuple[Any, ...]) -> None:
         self._hidden().parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._hidden()), "w", format="mp4")
+        # Without the box for the bit rate of the first clip's file: it alone would tell in how many
+        # pieces a video was written.
+        options = {"write_btrt": "0"}
+        self._container = av.open(str(self._hidden()), "w", format="mp4", container_options=options)
         # Opaque: as the packets are only copied, no codec is needed (decoders cannot be found by
         # the encoder's name).
         self._stream = self._container.add_stream_from_template(template, opaque=True)

@@ -7,6 +7,7 @@ can take its packets over as they are.
 
 import io
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -56,8 +57,11 @@ class VideoClip:
     def __getitem__(self, part: slice) -> np.ndarray:
         """Decoded frames, uint8 ``(t, H, W, 3)``. Raises DataError as `frames`."""
         start, stop, step = part.indices(self.count)
-        frames = list(self.part(start, max(0, stop - start)).frames())
-        return np.stack(frames)[::step] if frames else np.empty((0, *self.shape[1:]), np.uint8)
+        count = max(0, stop - start)
+        frames = np.empty((count, *self.shape[1:]), np.uint8)
+        for number, frame in enumerate(self.part(start, count).frames()):
+            frames[number] = frame
+        return frames[::step]
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -89,14 +93,19 @@ class VideoClip:
         import av
 
         found = 0
+        first_s, fps = float(self.first / self.rate), float(self.rate)
         try:
-            # With open groups of pictures a seek may land behind the frame: then from the start.
-            for seek in (True, False):
-                for frame in self._decode(seek=seek):
+            with self.open() as container:
+                stream = video_stream(container, self.name)
+                decoded = frames_at(container, stream, first_s=first_s, count=self.count, fps=fps)
+                for frame in decoded:
+                    if frame.shape[:2] != self.size:
+                        height, width = frame.shape[:2]
+                        raise DataError(
+                            f"{self.name} is {height}x{width}, not {self.size[0]}x{self.size[1]}"
+                        )
                     yield frame
                     found += 1
-                if found:
-                    break
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
                 f"{self.name} cannot be decoded: {error}", hint="copy or pull the recording again"
@@ -108,40 +117,140 @@ class VideoClip:
                 hint="the video is cut short, or does not belong to these episodes",
             )
 
-    def _decode(self, *, seek: bool) -> Iterator[np.ndarray]:
-        """Frames in order, until all are found or one is missing."""
-        if not self.count:
-            return
-        from av.video.reformatter import VideoReformatter
 
-        with self.open() as container:
-            stream = video_stream(container, self.name)
-            stream.codec_context.thread_count = 1  # several clips are decoded at once already
-            if seek:
-                container.seek(int(self.first / self.rate / stream.time_base), stream=stream)
-            reformatter = VideoReformatter()  # one for all frames: twice as fast for small ones
-            wanted = 0
-            for frame in container.decode(stream):
-                if frame.pts is None:
-                    continue
-                at = float(frame.pts * stream.time_base * self.rate) - self.first - wanted
-                if at <= -0.5:
-                    continue
-                if at >= 0.5:
-                    return
-                if (frame.height, frame.width) != self.size:
-                    raise DataError(
-                        f"{self.name} is {frame.height}x{frame.width}, not "
-                        f"{self.size[0]}x{self.size[1]}"
-                    )
-                yield reformatter.reformat(frame, format="rgb24").to_ndarray()
-                wanted += 1
-                if wanted == self.count:
-                    return
+def frames_at(
+    container: Any, stream: Any, *, first_s: float, count: int, fps: float, gray: bool = False
+) -> Iterator[np.ndarray]:
+    """Frames at ``first_s``, ``first_s + 1 / fps`` ... of an open video, until one is missing.
+
+    Args:
+        container: a PyAV container; decoding moves its position.
+        stream: its video stream.
+        first_s: seconds from the beginning of the file.
+        count: how many frames.
+        fps: at which rate to take them; that of the video, or a lower one.
+        gray: uint8 ``(H, W)`` instead of ``(H, W, 3)``.
+    Raises:
+        av.error.FFmpegError: the video is damaged.
+    """
+    stream.codec_context.thread_count = 1  # several videos are decoded at once already
+    # With open groups of pictures a seek may land behind the frame: then from the beginning.
+    for from_s in (first_s, 0.0):
+        found = 0
+        container.seek(int(from_s / stream.time_base), stream=stream)
+        for frame in _in_time(container, stream, first_s, count, fps, "gray" if gray else "rgb24"):
+            yield frame
+            found += 1
+        if found:
+            break
+
+
+def _in_time(
+    container: Any, stream: Any, first_s: float, count: int, fps: float, pixels: str
+) -> Iterator[np.ndarray]:
+    if not count:
+        return
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()  # one for all frames: twice as fast for small ones
+    tolerance = 0.5 * fps / max(fps, float(stream.average_rate or fps))  # in frames
+    wanted = 0
+    with closing(container.decode(stream)) as decoded:
+        for frame in decoded:
+            if frame.pts is None or frame.time_base is None:
+                continue
+            at = (float(frame.pts * frame.time_base) - first_s) * fps - wanted
+            if at < -tolerance:
+                continue
+            if at >= tolerance:
+                return
+            yield reformatter.reformat(frame, format=pixels).to_ndarray()
+            wanted += 1
+            if wanted == count:
+                return
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a video file holds, told without decoding it.
+
+    Args:
+        codec: as FFmpeg calls it.
+        size: height and width in px.
+        pix_fmt: how pixels are stored, as FFmpeg calls it.
+        times_s: float64 (n,), when each frame is shown, in order.
+        keys: bool (n,), which are key frames.
+        reordered: frames are shown in another order than they are decoded in.
+        has_audio: there is sound too.
+    """
+
+    codec: str
+    size: tuple[int, int]
+    pix_fmt: str
+    times_s: np.ndarray
+    keys: np.ndarray
+    reordered: bool
+    has_audio: bool
+
+    def why_not_copied(self, first: int, count: int, rate: Fraction) -> str | None:
+        """Why packets of these frames do not stand on their own; None if they do."""
+        if self.reordered:
+            return "its frames depend on later ones"
+        at = self.times_s * float(rate) - first
+        start = int(np.searchsorted(at, -0.5))
+        found = at[start : start + count]
+        if len(found) < count or np.abs(found - np.arange(count)).max(initial=0) > 0.1:
+            return f"its frames are not at multiples of 1/{float(rate):g} s"
+        if count and not self.keys[start]:
+            return "an episode begins between key frames"
+        return None
+
+
+def look_at_video(path: Path) -> VideoFacts:
+    """The facts of a video file. Raises DataError if there is no readable video."""
+    import av
+
+    clip = VideoClip(path, 0, 0, (0, 0), Fraction(1), "")
+    try:
+        with clip.open() as container:
+            stream = video_stream(container, clip.name)
+            context = stream.codec_context
+            entries = getattr(stream, "index_entries", ())
+            whole = len(entries) == stream.frames > 0  # some formats only list key frames
+            if whole and not context.has_b_frames:
+                packets = [(e.timestamp, e.timestamp, e.is_keyframe) for e in entries]
+            else:
+                found = container.demux(stream)
+                packets = [(p.pts, p.dts, p.is_keyframe) for p in found if p.pts is not None]
+            shown = sorted(packets)
+            times = np.array([float(pts * stream.time_base) for pts, _, _ in shown], np.float64)
+            return VideoFacts(
+                codec=str(context.codec.canonical_name),
+                size=(context.height, context.width),
+                pix_fmt=str(context.pix_fmt),
+                times_s=times,
+                keys=np.array([key for _, _, key in shown], bool),
+                reordered=shown != packets or any(pts != dts for pts, dts, _ in packets),
+                has_audio=bool(container.streams.audio),
+            )
+    except (av.error.FFmpegError, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read as a video: {error}", hint="copy or pull the recording again"
+        ) from None
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """The first video stream of an open container. Raises DataError if there is none."""
+    """The first video stream of an open container.
+
+    Raises:
+        DataError: there is none, or none that can be decoded.
+    """
     if not container.streams.video:
         raise DataError(f"{name} holds no video", hint="copy or pull the recording again")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise DataError(
+            f"{name} is encoded in a way that is not known here",
+            hint="copy or pull the recording again",
+        )
+    return stream

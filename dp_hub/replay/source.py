@@ -21,8 +21,14 @@ class Source:
             uint8 in the episodes, where that changes no value.
         n_episodes: number of episodes, None if it cannot be told beforehand.
         n_frames: number of steps over all episodes, likewise.
-        attrs: facts the source states; ``fps``, ``task`` and ``robot_type`` serve as defaults.
+        attrs: facts the source states; ``fps``, ``task`` and ``robot_type`` serve as defaults,
+            ``license`` becomes the dataset's.
         notes: things the user should know about what was read and how.
+        features: names that keys have as features by default, where the source has them.
+        names: of the numbers of a step, by key, where the source has names for them.
+        recode: by key, why its videos cannot be taken over packet by packet.
+        sources: if it is a dataset itself, its ``name``, ``revision``, ``fingerprint`` and
+            ``license``.
     """
 
     dtypes: Mapping[str, str]
@@ -30,10 +36,17 @@ class Source:
     n_frames: int | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    features: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recode: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[Mapping[str, Any], ...] = ()
 
 
 class Converter(Protocol):
-    """One source format. Made without arguments, or with the format's own options by keyword."""
+    """One source format. Made without arguments, or with the format's own options by keyword.
+
+    A format that is found on the Hub too says so with the attribute ``on_hub = True``.
+    """
 
     name: str
     summary: str

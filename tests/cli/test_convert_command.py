@@ -81,7 +81,7 @@ def test_real_buffer_with_a_missing_chunk_is_refused(tmp_path, shared_data):
 
 def test_help_lists_the_installed_formats():
     done = dp_hub("convert", "--help")
-    assert "installed: zarr" in done.stdout
+    assert "installed: lerobot, zarr" in done.stdout
 
 
 def test_interrupt_leaves_nothing_at_the_target_and_the_same_command_goes_on(tmp_path, pusht_zip):

@@ -89,7 +89,7 @@ def test_the_public_pusht_lacks_its_videos(shared_data, tmp_path):
 def test_a_v21_recording_is_named_as_such(shared_data):
     report = check(shared_data / "samples" / "lerobot_v21_g1")
     assert ids(report, "fail") == {"STRUCT-002"}
-    assert "convert_dataset_v21_to_v30" in finding(report, "STRUCT-002").remedy
+    assert "dp-hub convert lerobot" in finding(report, "STRUCT-002").remedy
 
 
 def test_a_folder_that_is_no_dataset_is_no_traceback(shared_data):
