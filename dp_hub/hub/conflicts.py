@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dp_hub.errors import HubError
+from dp_hub.hub.contents import PROVENANCE, source_fingerprints
 from dp_hub.hub.digests import Known
 from dp_hub.hub.kinds import belongs, is_content
 from dp_hub.hub.origin import Origin, origin_of
@@ -23,8 +24,9 @@ def refuse_unseen(
 ) -> None:
     """Let a dataset that differs from the Hub's be pushed only by who knows what is there.
 
-    That is a folder which remembers this very content as what it was pulled from or pushed as, or
-    a sender who names the newest version with ``onto``.
+    That is a folder which remembers this very content as what it was pulled from or pushed as, one
+    that was made from it (an edit lists its sources), or a sender who names the newest version with
+    ``onto``.
 
     Raises:
         HubError: neither is so.
@@ -40,6 +42,10 @@ def refuse_unseen(
         return
     origin, base = _remembered(api, repo_id, folder)
     if base is not None and _equal(base, there):
+        return
+    provenance = folder / PROVENANCE
+    ancestors = source_fingerprints(provenance if provenance.is_file() else None)
+    if _is_newest(remote) and remote.newest is not None and remote.newest.fingerprint in ancestors:
         return
     if origin is None or base is None:
         seen = "this folder was not made from it"

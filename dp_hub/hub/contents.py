@@ -75,6 +75,13 @@ def refuse_unfinished(folder: Path) -> None:
         )
 
 
+def source_fingerprints(provenance: Content | None) -> set[str]:
+    """Fingerprints of the datasets that this one was made from, as meta/dp_hub.json lists them."""
+    listed = _provenance(provenance).get("sources")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    return {text for row in rows if (text := _text(row.get("fingerprint"))) is not None}
+
+
 def sources(provenance: Content | None) -> list[Source]:
     """The datasets that this one was made from, as meta/dp_hub.json lists them.
 

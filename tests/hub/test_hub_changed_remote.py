@@ -341,3 +341,26 @@ def test_a_users_readme_is_never_replaced_by_a_made_card(
     (folder / "README.md").write_text("---\nlicense: mit\n---\nmine\n")
     push(folder, "me/pusht", make_card=cards)
     assert cards.calls == [] and readme_on_hub("me/pusht").endswith("mine\n")
+
+
+def test_an_edit_of_the_newest_version_may_take_its_place_and_one_of_an_older_may_not(
+    hub: LocalHub, make_dataset: MakeDataset
+) -> None:
+    def made_from(name: str, seed: int, *older: Path) -> Path:
+        folder = make_dataset(name, seed=seed)
+        provenance = json.loads((folder / "meta/dp_hub.json").read_text())
+        known = [json.loads((one / "meta/dp_hub.json").read_text()) for one in older]
+        provenance["sources"] = [
+            {"name": one.name, "fingerprint": facts["fingerprint"]}
+            for one, facts in zip(older, known, strict=True)
+        ]
+        (folder / "meta/dp_hub.json").write_text(json.dumps(provenance))
+        return folder
+
+    first = make_dataset("first")
+    push(first, "me/pusht")
+    second = made_from("second", 1, first)
+    assert push(second, "me/pusht").tag == "data-v2"
+    with pytest.raises(HubError, match="holds another dataset than this folder: data-v2"):
+        push(made_from("third", 2, first), "me/pusht")
+    assert push(made_from("fourth", 3, first, second), "me/pusht").tag == "data-v3"
