@@ -14,7 +14,11 @@ import zarr
 from lerobot_env import lerobot_python
 
 from dp_hub.dataset.convert import convert
+from dp_hub.dataset.editing import Edit, edit
 from dp_hub.dataset.reader import open_dataset
+from dp_hub.dataset.writer import DatasetWriter
+from dp_hub.replay.buffer import open_replay
+from dp_hub.replay.episode import Episode
 from dp_hub.sampling import WindowDataset, window_table
 
 pytestmark = pytest.mark.skipif(
@@ -99,10 +103,33 @@ def test_lerobot_reads_what_dp_hub_writes(kind, python, source, tmp_path):
     check_stats(found, root)
 
 
+@pytest.mark.parametrize("kind", ["webp", "h264"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_lerobot_reads_what_was_edited_and_added_to(kind, finished, python, source, tmp_path):
+    """Several files of every kind; unfinished, one of each for every episode."""
+    whole, root = tmp_path / "whole", tmp_path / "dataset"
+    convert("zarr", source, whole, fps=10.0, task="Push the T.", **KINDS[kind])
+    edit([whole], root, Edit(keep="0,2-3", tasks=["2=Push it again."]))
+    with DatasetWriter.resume(root) as writer:
+        for data in list(open_replay(source).episodes())[:2]:
+            writer.add_episode(Episode(data, task="Push the T."))
+        if finished:
+            writer.finish()
+    ask(python, tmp_path, "lerobot_read.py", root, tmp_path / "out.npz", *CHOSEN)
+    found = dict(np.load(tmp_path / "out.npz"))
+    dataset = open_dataset(root)
+    assert dataset.n_episodes == 5
+    check_facts(json.loads(str(found["facts"])), dataset)
+    check_frames(found, dataset)
+    check_windows(found, dataset)
+    if finished:
+        check_stats(found, root)
+
+
 def check_facts(facts, dataset):
     assert (facts["fps"], facts["n_episodes"]) == (dataset.fps, dataset.n_episodes)
     assert facts["n_frames"] == dataset.n_frames
-    assert facts["tasks"] == sorted(set(dataset.episodes.tasks))
+    assert sorted(facts["tasks"]) == sorted(set(dataset.episodes.tasks))
     assert facts["features"] == {name: f.dtype for name, f in dataset.features.items()}
     assert facts["cameras"] == [name for name, f in dataset.features.items() if f.is_visual]
 
