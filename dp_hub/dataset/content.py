@@ -16,7 +16,6 @@ from typing import Any
 
 from dp_hub.dataset.columns import Feature
 from dp_hub.dataset.features import INDEX_DTYPES, Column, fingerprint_header
-from dp_hub.dataset.frame_cache import cache_root, write_atomically
 from dp_hub.dataset.hashing import fingerprint
 
 log = logging.getLogger(__name__)
@@ -48,6 +47,9 @@ def content_fingerprint(root: Path, info: Mapping[str, Any]) -> str:
 
 
 def _file_hashes(root: Path) -> dict[str, str]:
+    # Late: it loads PyAV, which those who only check a fingerprint do not need.
+    from dp_hub.dataset.frame_cache import cache_root, write_atomically
+
     folder = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()
     memory = cache_root() / "hashes" / f"{folder}.json"
     known = _remembered(memory)

@@ -207,6 +207,7 @@ def test_provenance_names_keys_and_fingerprint(dataset):
         "feature": "observation.image",
         "shape": [16, 16, 3],
         "dtype": "uint8",
+        "encoding": "webp",
     }
     assert found["license"] is None
     columns = plan_columns(next(make_episodes()).data)
