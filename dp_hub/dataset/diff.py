@@ -206,8 +206,10 @@ def _moves_of(
     for stat in _STATS:
         old, new = stat_values(before.get(stat)), stat_values(after.get(stat))
         if len(old) == len(new) == len(labels):
-            share = np.abs(new - old) / np.where(span > 0, span, 1)
-            share = np.where(np.isfinite(share), share, 0)
+            # What is infinite or missing has not moved by any share.
+            known = np.isfinite(old) & np.isfinite(new) & np.isfinite(span) & (span > 0)
+            share = np.abs(np.where(known, new, 0) - np.where(known, old, 0))
+            share /= np.where(known, span, 1)
             d = int(np.argmax(share))
             found.append(
                 StatMove(feature, stat, labels[d], float(old[d]), float(new[d]), float(share[d]))

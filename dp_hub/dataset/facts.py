@@ -190,8 +190,12 @@ def episode_lengths(columns: Mapping[str, list[Any]]) -> np.ndarray:
     bounds = (columns.get("dataset_from_index"), columns.get("dataset_to_index"))
     try:
         if "length" in columns:
-            return np.asarray(columns["length"], np.int64)
-        return np.asarray(bounds[1], np.int64) - np.asarray(bounds[0], np.int64)
+            lengths = np.asarray(columns["length"], np.int64)
+        else:
+            lengths = np.asarray(bounds[1], np.int64) - np.asarray(bounds[0], np.int64)
+        if (lengths < 1).any():
+            raise ValueError
+        return lengths
     except (TypeError, ValueError):
         raise DataError(
             "meta/episodes does not say how long every episode is",

@@ -35,11 +35,11 @@ class Spot:
 def data_spots(meta: Meta, episodes: Sequence[int]) -> list[Spot] | None:
     """Where episodes lie in data/; None if meta/episodes does not say, or a file is not here."""
     names = ["dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index"]
-    table = meta.episodes(names)
-    if set(names) - set(table.schema.names):
+    places = _places(meta, names)
+    if places is None:
         return None
-    starts, stops, chunks, files = (np.asarray(table.column(name).to_pylist()) for name in names)
-    template = meta.info.get("data_path") or DATA_PATH
+    starts, stops, chunks, files = (values.astype(np.int64) for values in places)
+    template = _template(meta, "data_path", DATA_PATH)
     found = []
     for e in episodes:
         same = (chunks == chunks[e]) & (files == files[e])
@@ -48,6 +48,33 @@ def data_spots(meta: Meta, episodes: Sequence[int]) -> list[Spot] | None:
             return None
         found.append(Spot(path, int(starts[e] - starts[same].min()), int(stops[e] - starts[e])))
     return found
+
+
+def _places(meta: Meta, names: Sequence[str]) -> list[np.ndarray] | None:
+    """Columns of meta/episodes as float64 (E,); None if one is not there."""
+    table = meta.episodes(names)
+    if set(names) - set(table.schema.names):
+        return None
+    found = []
+    for name in names:
+        try:
+            values = np.asarray(table.column(name).to_pylist(), np.float64)
+        except (TypeError, ValueError):
+            values = np.full(table.num_rows, np.nan)
+        if values.ndim != 1 or not (values >= 0).all():
+            raise DataError(
+                f"{name} in {meta.root}/meta/episodes does not place every episode",
+                hint="copy or pull the dataset again",
+            )
+        found.append(values)
+    return found
+
+
+def _template(meta: Meta, key: str, usual: str) -> str:
+    template = meta.info.get(key) or usual
+    if not isinstance(template, str):
+        raise DataError(f"`{key}` in {meta.root}/meta/info.json is {template!r}")
+    return template
 
 
 def first_picture(meta: Meta, name: str) -> bytes | None:
@@ -152,11 +179,11 @@ def video_pictures(
         DataError: the video is damaged, or has no such frame.
     """
     names = [f"videos/{name}/{part}" for part in ("chunk_index", "file_index", "from_timestamp")]
-    table = meta.episodes(names)
-    if set(names) - set(table.schema.names):
+    places = _places(meta, names)
+    if places is None:
         return None
-    chunk, file, from_s = (table.column(column)[episode].as_py() for column in names)
-    template = meta.info.get("video_path") or VIDEO_PATH
+    chunk, file, from_s = (values[episode] for values in places)
+    template = _template(meta, "video_path", VIDEO_PATH)
     path = file_path(meta.root, template, chunk=int(chunk), file=int(file), video=name)
     if not path.is_file():
         return None

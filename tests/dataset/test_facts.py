@@ -4,8 +4,16 @@ import shutil
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
-from made_datasets import edit_json, episodes, with_leftover_row, without_hashes, write
+from made_datasets import (
+    edit_json,
+    episodes,
+    rewrite_episodes,
+    with_leftover_row,
+    without_hashes,
+    write,
+)
 
 from dp_hub.dataset.checksums import covered_files, encode_checksums, file_sum
 from dp_hub.dataset.facts import duration, megabytes, read_facts
@@ -151,3 +159,15 @@ def test_facts_load_neither_torch_nor_datasets_nor_matplotlib(dataset):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize("length", [None, 0, -5])
+def test_an_episode_without_a_length_is_an_error(dataset, length):
+    def forget(table):
+        values = [length, *table.column("length").to_pylist()[1:]]
+        at = table.schema.names.index("length")
+        return table.set_column(at, "length", pa.array(values, pa.int64()))
+
+    rewrite_episodes(dataset, forget)
+    with pytest.raises(DataError, match="how long every episode is"):
+        read_facts(dataset)

@@ -4,8 +4,9 @@ import io
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from made_datasets import edit_json, episodes, write
+from made_datasets import edit_json, episodes, rewrite_episodes, write
 from matplotlib import rcParams
 from PIL import Image
 
@@ -184,3 +185,17 @@ def test_settings_of_the_user_change_neither_the_picture_nor_are_they_changed(tm
 ])  # fmt: skip
 def test_spread_is_even_and_never_twice(total, wanted, found):
     assert spread(total, wanted) == found
+
+
+@pytest.mark.parametrize("column", ["data/chunk_index", "dataset_to_index"])
+def test_an_episode_without_a_place_is_an_error(tmp_path, column):
+    folder = write(tmp_path / "ds", episodes(size=(16, 16)))
+
+    def forget(table):
+        values = table.column(column).to_pylist()
+        at = table.schema.names.index(column)
+        return table.set_column(at, column, pa.array([None, *values[1:]], pa.int64()))
+
+    rewrite_episodes(folder, forget)
+    with pytest.raises(DataError, match=f"{column} in .* does not place every episode"):
+        overview_of(folder)
