@@ -99,26 +99,35 @@ def replace_folder(new: Path, target: Path) -> None:
     Both lie in one parent. At once where the system can exchange two names (Linux); elsewhere
     ``target`` is out of sight between two renames. `finish_replacing` completes what was cut off.
     """
-    old = _old_of(target)
+    finish_replacing(target)
     if _exchange(new, target):
         sync_folder(target.parent)
-        new.rename(old)
-    else:
-        target.rename(old)
-        new.rename(target)
-        sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        remove_folder(new)
+        return
+    old = _old_of(target)
+    target.rename(old)
+    new.rename(target)
+    sync_folder(target.parent)
+    remove_folder(old)
 
 
 def finish_replacing(target: Path) -> None:
-    """Clear away what a `replace_folder` of ``target`` that was cut off has left."""
+    """Clear away what a `replace_folder` or `remove_folder` beside ``target`` has left."""
+    for trash in target.parent.glob(f".{target.name}.*trash"):
+        shutil.rmtree(trash, ignore_errors=True)
     old = _old_of(target)
-    if not old.exists():
-        return
     if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+        remove_folder(old)
+    elif old.exists():
         old.rename(target)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that at no time a part of it stands under its name."""
+    if folder.exists():
+        trash = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.trash")
+        folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _old_of(target: Path) -> Path:

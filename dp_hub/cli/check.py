@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dp_hub.dataset.checks.fix import Fixed
 
 
+_MOST_NAMED = 20  # episodes in a command
 _TITLES = {"fail": "failures", "warn": "warnings", "info": "for information"}
 
 
@@ -56,7 +57,7 @@ def check(
     else:
         if fixed:
             print(_mended(fixed))
-        print(readable(report))
+        print(readable(report, strict=strict))
     if report.failed(strict=strict):
         raise typer.Exit(1)
 
@@ -67,11 +68,13 @@ def _folder(dataset: str) -> Path:
     if folder.is_dir():
         return folder
     from dp_hub.hub import is_hub_name, pull
+    from dp_hub.hub.client import no_folder
 
     if folder.exists() or not is_hub_name(dataset):
         raise typer.BadParameter(f"{dataset} is neither a folder nor user/name[@revision]")
 
-    pulled = pull(dataset, kind="dataset")
+    with no_folder(dataset):
+        pulled = pull(dataset, kind="dataset")
     print(f"{pulled.repo_id}@{pulled.sha}", file=sys.stderr)
     return pulled.path
 
@@ -93,7 +96,7 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
         )
 
 
-def readable(report: "Report") -> str:
+def readable(report: "Report", *, strict: bool = False) -> str:
     """The report for people: findings by severity, counts, verdict."""
     lines = []
     for severity, title in _TITLES.items():
@@ -111,7 +114,8 @@ def readable(report: "Report") -> str:
         f"{report.root}: {_counted(report.n_episodes, 'episode')}, "
         f"{_counted(report.n_frames, 'frame')}; {', '.join(counts)}, in {report.seconds:.1f} s"
     )
-    lines.append(f"verdict: {report.verdict}")
+    strictly = strict and report.failed(strict=True) and not report.failed(strict=False)
+    lines.append(f"verdict: {'fail, as warnings count (--strict)' if strictly else report.verdict}")
     return "\n".join(lines)
 
 
@@ -122,7 +126,9 @@ def _lines(finding: "Finding", report: "Report") -> list[str]:
     where = f" ({noun} {listed(finding.episodes)})" if finding.episodes else ""
     if len(finding.episodes) == report.n_episodes > 1:
         where = " (all episodes)"
-    episodes = ",".join(map(str, finding.episodes[:20])) or "EPISODES"
+    # All of them or a word: a part of them looks like an answer, and is none.
+    few = len(finding.episodes) <= _MOST_NAMED
+    episodes = (few and ",".join(map(str, finding.episodes))) or "EPISODES"
     remedy = finding.remedy.replace("{episodes}", episodes)
     remedy = remedy.replace("DIR", str(report.root))
     return [f"  {finding.id}  {finding.what}{where}", f"              {remedy}"]

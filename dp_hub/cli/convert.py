@@ -186,6 +186,10 @@ def _notes(done: "Conversion") -> list[str]:
         )
     if not any(column.feature == "action" for column in written.columns):
         notes.append("no feature is called `action`; policies need one (--map KEY=action)")
+    if not any(column.feature.startswith("observation") for column in written.columns):
+        notes.append(
+            "no feature is called `observation...`; policies need one (--map KEY=observation.state)"
+        )
     return notes
 
 

@@ -45,7 +45,7 @@ def edit(
     images: Annotated[
         Images | None, typer.Option(help="Store pictures in another way; auto changes nothing.")
     ] = None,
-    codec: Annotated[Codec, typer.Option(help="Codec of new videos.")] = Codec.h264,
+    codec: Annotated[Codec | None, typer.Option(help="Codec of new videos. Default: h264.")] = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,6 +71,10 @@ def edit(
     """
     from dp_hub.dataset import editing
 
+    if seed is not None and not split:
+        raise DpHubError("--seed draws the shares of --split, and there is no --split")
+    if codec is not None and images is not Images.video:
+        raise DpHubError("--codec is of new videos", hint="say --images video as well")
     change = editing.Edit(
         keep=keep,
         delete=delete,
@@ -79,7 +83,7 @@ def edit(
         rename=_renames(rename or []),
         drop=drop or [],
         images=images.value if images else None,
-        codec=codec.value,
+        codec=codec.value if codec else "h264",
         license=license,
         measure=measure,
     )
@@ -93,11 +97,12 @@ def edit(
 
 
 def _summary(one: "Edited") -> str:
-    written = one.written
+    written, shared = one.written, one.shared_files
     return (
         f"{written.path}: {written.n_episodes:,} episodes, {written.n_frames:,} frames; "
         f"{one.unchanged:,} unchanged, {one.copied:,} taken over as stored, "
-        f"{one.shared_files:,} files shared\nfingerprint  {written.fingerprint}"
+        f"{shared:,} file{'' if shared == 1 else 's'} shared\n"
+        f"fingerprint  {written.fingerprint}"
     )
 
 
@@ -108,7 +113,7 @@ def _renames(texts: list[str]) -> dict[str, str]:
         if not (old and equals and new) or old in result:
             raise DpHubError(
                 f"--rename {text!r} is not OLD=NEW, each feature once",
-                hint="for example --rename state=observation.state",
+                hint="for example --rename obs=observation.state",
             )
         result[old] = new
     return result

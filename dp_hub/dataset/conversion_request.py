@@ -7,7 +7,6 @@ The episodes converted so far are in ``.<name>.partial`` beside the target, the 
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 from dp_hub.dataset.episodes_io import open_folder
 from dp_hub.dataset.writer import WriteError
 from dp_hub.errors import DataError
-from dp_hub.files import discard, write_atomic
+from dp_hub.files import discard, remove_folder, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +56,8 @@ class Request:
 
     def episodes_done(self) -> int:
         """How many episodes an interrupted conversion has committed; 0 if there was none.
+
+        Call it, and work, with the target locked.
 
         Raises:
             DataError: it had other settings, or its source has changed since.
@@ -108,10 +109,11 @@ class Request:
                     open_folder(self.work).info["total_episodes"],
                 )
             else:
+                log.warning("nothing was converted yet")
                 discard(self._note)
             raise
         except DataError:
-            shutil.rmtree(self.work, ignore_errors=True)
+            remove_folder(self.work)
             discard(self._note)
             raise
         discard(self._note)

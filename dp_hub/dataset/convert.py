@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,10 @@ from dp_hub.dataset.features import (
     plan_columns,
 )
 from dp_hub.dataset.formats import load_converter
+from dp_hub.dataset.lock import WriterLock
 from dp_hub.dataset.writer import DatasetWriter, Written, refuse_existing
 from dp_hub.errors import DataError
+from dp_hub.files import finish_replacing
 from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Converter, Source
 
@@ -120,7 +123,7 @@ def convert(
         "images": images,
         "codec": codec,
     }
-    request = Request(to, settings, signature(path))
+    request = Request(Path(os.path.realpath(to)), settings, signature(path))
     recode = dict(found.recode)
 
     def episodes(start: int) -> Iterator[Episode]:
@@ -132,7 +135,14 @@ def convert(
         return columns
 
     provenance = {"converter": format_name, "file": path.name, **origin, **_provenance(found)}
-    written = _convert(request, found, episodes, plan, provenance, threads, on_progress)
+    lock = WriterLock(request.target)
+    try:
+        refuse_existing(to)
+        finish_replacing(request.target)
+        written = _convert(request, found, episodes, plan, provenance, threads, on_progress, lock)
+    finally:
+        lock.release()
+    written = replace(written, path=to)
     notes = (*found.notes, *_recoded(written.columns, recode, images))
     return Conversion(written, replace(found, notes=notes), tuple(drop), time.monotonic() - began)
 
@@ -197,13 +207,14 @@ def _convert(
     provenance: Mapping[str, Any],
     threads: int | None,
     on_progress: Callable[[Progress], None],
+    lock: WriterLock,
 ) -> Written:
     done = request.episodes_done()
     with closing(_ahead(episodes(done))) as upcoming:
         first = next(upcoming, None)
         if done:
             writer = DatasetWriter.resume(
-                request.target, work=request.work, commit_s=COMMIT_S, threads=threads
+                request.target, work=request.work, commit_s=COMMIT_S, threads=threads, lock=lock
             )
             log.info("%s: continuing after %d episodes", request.target, done)
         elif first is None:
@@ -221,6 +232,7 @@ def _convert(
                 work=request.work,
                 commit_s=COMMIT_S,
                 threads=threads,
+                lock=lock,
             )
         rest = upcoming if first is None else itertools.chain([first], upcoming)
         with request.kept(), writer:

@@ -89,6 +89,7 @@ def chosen(pieces: Sequence[Piece], *, keep: str | None, delete: str | None) -> 
 def trimmed(pieces: Sequence[Piece], trims: Sequence[str]) -> list[Piece]:
     """``pieces`` with ``EPISODE:START:STOP`` cut to frames START up to, not including, STOP."""
     result = list(pieces)
+    done: set[int] = set()
     for text in trims:
         match = _TRIM.fullmatch(text)
         if match is None:
@@ -96,9 +97,17 @@ def trimmed(pieces: Sequence[Piece], trims: Sequence[str]) -> list[Piece]:
                 f"--trim {text!r} is not EPISODE:START:STOP", hint="for example 5:0:120"
             )
         [number] = parse_episodes(match[1], len(pieces), "--trim")
+        if number in done:
+            raise DataError(f"--trim cuts episode {number} twice", hint="once says it all")
+        done.add(number)
         old = result[number]
         start = old.start + int(match[2] or 0)
-        stop = min(old.stop, old.start + int(match[3])) if match[3] else old.stop
+        stop = old.start + int(match[3]) if match[3] else old.stop
+        if stop > old.stop:
+            raise DataError(
+                f"--trim {text!r}: episode {number} has only {old.stop - old.start} frames",
+                hint=f"leave STOP out for all of the rest: {number}:{match[2]}:",
+            )
         if start >= stop:
             raise DataError(f"--trim {text!r} leaves nothing of the {old.stop - old.start} frames")
         whole = old.whole and (start, stop) == (old.start, old.stop)
@@ -111,6 +120,8 @@ def with_tasks(pieces: Sequence[Piece], tasks: Sequence[str]) -> list[Piece]:
     result = list(pieces)
     for text in tasks:
         numbers, equals, words = text.partition("=")
+        if not (words if equals else text).strip():
+            raise DataError(f"--task {text!r} has no words", hint="what was to be done?")
         if equals and re.fullmatch(r"[\d,\s-]+", numbers):
             wanted = parse_episodes(numbers, len(pieces), "--task")
         else:

@@ -6,10 +6,10 @@ again, and files of which nothing changes are shared (hard links where the file 
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ import pyarrow.parquet as pq
 from dp_hub.dataset.arrow_arrays import vectors
 from dp_hub.dataset.edit_plan import Piece, all_pieces, chosen, split, trimmed, with_tasks
 from dp_hub.dataset.features import Column, ImageMode, check_feature_name
+from dp_hub.dataset.lock import WriterLock
 from dp_hub.dataset.preparing import Preparer, StoredEpisode
 from dp_hub.dataset.rehash import Looked, look_again
 from dp_hub.dataset.stored_source import LazyPictures, StoredSource
 from dp_hub.dataset.tables import frame_schema
 from dp_hub.dataset.writer import DatasetWriter, Written, refuse_existing
 from dp_hub.errors import DataError
+from dp_hub.files import sync_folder
+from dp_hub.hub.cards import check_license
 from dp_hub.replay.episode import Episode
 
 _NEVER_S = float("inf")
@@ -95,8 +98,7 @@ def edit(
             episodes or features that there are not, or ``to`` exists. Nothing is made then.
     """
     change = change or Edit()
-    refuse_existing(Path(to))
-    opened = _opened(sources, change)
+    opened = _opened(sources, Path(to), change)
     return _make(opened, _planned(opened, change), Path(to), change, on_progress)
 
 
@@ -114,31 +116,43 @@ def split_dataset(
     Args: as `edit`; seed: shares are drawn at random with it, else taken in order.
     """
     change, to = change or Edit(), Path(to)
-    refuse_existing(to)
-    opened = _opened(sources, change)
+    opened = _opened(sources, to, change)
     planned = split(_planned(opened, change), parts, seed=seed)
     total, before = sum(map(len, planned.values())), 0
-    draft = to.with_name(f".{to.name}.parts")
-    shutil.rmtree(draft, ignore_errors=True)
+    real = Path(os.path.realpath(to))
+    draft = real.with_name(f".{real.name}.parts")
     made: dict[str, Edited] = {}
+    lock = WriterLock(real)
     try:
+        shutil.rmtree(draft, ignore_errors=True)
         for name, pieces in planned.items():
             made[name] = _make(
                 opened, pieces, draft / name, change, _offset(on_progress, before, total)
             )
             before += len(pieces)
         refuse_existing(to)
-        draft.rename(to)
+        draft.rename(real)
+        sync_folder(real.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        lock.release()
     return {
         name: replace(one, written=replace(one.written, path=to / name))
         for name, one in made.items()
     }
 
 
-def _opened(sources: Sequence[str | Path], change: Edit) -> list[StoredSource]:
+def _opened(sources: Sequence[str | Path], to: Path, change: Edit) -> list[StoredSource]:
+    refuse_existing(to)
+    if change.license is not None:
+        check_license(change.license)
     opened = [StoredSource(source) for source in sources]
+    for source in opened:
+        if source.root.resolve() in to.resolve().parents:
+            raise DataError(
+                f"{to} is inside {source.name}, which is only read",
+                hint="choose a folder beside it",
+            )
     known = {column.feature for source in opened for column in source.columns}
     for name in [*change.rename, *change.drop]:
         if name not in known:
@@ -158,7 +172,13 @@ def _offset(
 def _planned(sources: Sequence[StoredSource], change: Edit) -> list[Piece]:
     pieces = all_pieces([source.lengths for source in sources])
     pieces = with_tasks(trimmed(pieces, change.trim), change.tasks)
-    return chosen(pieces, keep=change.keep, delete=change.delete)
+    left = chosen(pieces, keep=change.keep, delete=change.delete)
+    if gone := [p for p in pieces if not p.whole and p not in left]:
+        raise DataError(
+            f"episode {pieces.index(gone[0])} is to be trimmed and to be left out",
+            hint="do one of the two",
+        )
+    return left
 
 
 def _make(
@@ -170,10 +190,10 @@ def _make(
 ) -> Edited:
     columns = [_kept(source, change) for source in sources]
     _refuse_different(sources, columns)
+    columns = [_in_order_of(columns[0], some) for some in columns]
     target = [_stored_as(column, change) for column in columns[0].values()]
-    work = to.with_name(f".{to.name}.partial")
     records = [source.record() for source in sources]
-    with _nothing_left(work), DatasetWriter(
+    with DatasetWriter(
         to,
         target,
         fps=sources[0].dataset.fps,
@@ -181,8 +201,9 @@ def _make(
         source=sources[0].folder.provenance.get("source") if len(sources) == 1 else {},
         sources=_lineage(sources, records),
         license=change.license or _only([record["license"] for record in records]),
-        work=work,
+        work=to.with_name(f".{to.name}.edit"),
         commit_s=_NEVER_S,
+        keep=False,
     ) as writer:  # fmt: skip
         taker = _Taker(sources, columns, target, change, writer)
         unchanged = 0
@@ -191,15 +212,6 @@ def _make(
             on_progress(done, len(pieces))
         written = writer.finish()
     return Edited(written, unchanged, taker.copied, len(taker.shared))
-
-
-@contextmanager
-def _nothing_left(work: Path) -> Iterator[None]:
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        yield
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 class _Taker:
@@ -464,6 +476,12 @@ def _refuse_different(
                 hint="--rename OLD=NEW and --drop FEATURE apply wherever the feature is; "
                 "--images makes pictures alike",
             )
+
+
+def _in_order_of(first: Mapping[str, Column], others: Mapping[str, Column]) -> dict[str, Column]:
+    """``others``, by old name, in the order in which ``first`` has the same features."""
+    old_name = {column.feature: old for old, column in others.items()}
+    return {old: others[old] for old in (old_name[c.feature] for c in first.values())}
 
 
 def _kind(column: Column | None) -> str:

@@ -162,6 +162,7 @@ class OpenEpisodes:
             pq.write_table(table, buffer, row_group_size=len(table), **_OPTIONS)
             write_draft(path, buffer.getvalue())
             sync_folder(path.parent)
+            sync_folder(path.parent.parent)
             if len(table) >= self._per_file:
                 self._number += 1
                 self._written = []

@@ -1,6 +1,7 @@
 """The installed source formats, found through the entry-point group ``dp_hub.converters``."""
 
 import difflib
+import inspect
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -31,8 +32,12 @@ def load_converter(name: str, options: dict[str, Any] | None = None) -> Converte
         ) from error
     try:
         return kind(**(options or {}))
-    except TypeError as error:
-        raise DataError(f"the converter for {name} does not take these options: {error}") from None
+    except TypeError:
+        taken = ", ".join(inspect.signature(kind).parameters) or "none"
+        raise DataError(
+            f"the converter for {name} does not take the options {', '.join(options or {})}",
+            hint=f"those it takes: {taken}",
+        ) from None
 
 
 def _entry_point(name: str) -> EntryPoint:

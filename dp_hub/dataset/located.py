@@ -53,9 +53,11 @@ def meta_folder(name_or_dir: str | Path) -> Located:
 
 def _fetched(name: str) -> Located:
     from dp_hub.hub import parse_name, pull
+    from dp_hub.hub.client import no_folder
     from dp_hub.hub.remote import DATA_TAG
 
-    pulled = pull(name, only="meta")
+    with no_folder(name):
+        pulled = pull(name, only="meta")
     revision = parse_name(name)[1] or "main"
     tag = revision if DATA_TAG.fullmatch(revision) else _tag_of(pulled.repo_id, pulled.sha)
     return Located(pulled.path, pulled.repo_id, pulled.sha, tag)

@@ -105,8 +105,9 @@ class MetaFiles:
         known = root / checksums.PATH
         if known.exists():
             write_atomic(root / _OLD_CHECKSUMS, known.read_bytes())
+            known.unlink()
+            sync_folder(root / "meta")
         self.write_open(root, sealed)
-        known.unlink(missing_ok=True)
         sync_folder(root / "meta")
 
     def write_totals(

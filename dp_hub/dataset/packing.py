@@ -5,6 +5,8 @@ closed because they were full. The others follow one another into new files exac
 been written in one go, so how often the writer was interrupted leaves no trace.
 """
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,10 @@ from dp_hub.dataset.tables import frame_options, frame_schema, numbers
 from dp_hub.files import share_file
 
 _MANAGED = ("data", "videos", "meta")
+_OURS = re.compile(
+    r"meta/(info|stats|dp_hub|checksums)\.json|meta/tasks\.parquet"
+    r"|(data|meta/episodes)/chunk-\d+/file-\d+\.parquet|videos/[^/]+/chunk-\d+/file-\d+\.mp4"
+)
 
 
 @dataclass(frozen=True)
@@ -244,10 +250,27 @@ def _moved_rows(
 
 
 def _share_rest(root: Path, into: Path) -> None:
-    """What people keep beside the dataset's own files: LICENSE, media/, notes."""
-    for path in root.iterdir():
-        if path.name in _MANAGED:
-            continue
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            if file.is_file():
-                share_file(file, into / file.relative_to(root))
+    """What people keep beside the dataset's own files: LICENSE, media/, notes, links, folders."""
+    for folder, names, files in os.walk(root):
+        inside = Path(folder).relative_to(root)
+        links = [name for name in names if (Path(folder) / name).is_symlink()]
+        if not names and not files and inside.parts[:1] not in [(name,) for name in _MANAGED]:
+            (into / inside).mkdir(parents=True, exist_ok=True)
+        for name in [*files, *links]:
+            path, target = Path(folder) / name, into / inside / name
+            if _is_ours((inside / name).as_posix()):
+                continue
+            if path.is_symlink():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(os.readlink(path))
+            else:
+                share_file(path, target)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether the writer has made a file and sees to it: all hidden ones of its folders, too."""
+    part, _, rest = name.partition("/")
+    if part not in _MANAGED:
+        return False
+    hidden = any(word.startswith(".") for word in rest.split("/"))
+    return hidden or _OURS.fullmatch(name) is not None

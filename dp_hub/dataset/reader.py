@@ -192,13 +192,15 @@ def _locate(path_or_repo: str | Path, revision: str | None) -> tuple[Path, str |
             )
         return path, None, None
     from dp_hub.hub import is_hub_name, pull
+    from dp_hub.hub.client import no_folder
 
     if isinstance(path_or_repo, Path) or not is_hub_name(path_or_repo):
         raise DataError(
             f"there is no folder {path_or_repo}, and it is not a name on the Hub",
             hint="a name on the Hub looks like user/name or user/name@revision",
         )
-    pulled = pull(path_or_repo, revision=revision, kind="dataset")
+    with no_folder(path_or_repo):
+        pulled = pull(path_or_repo, revision=revision, kind="dataset")
     return pulled.path, pulled.repo_id, pulled.sha
 
 

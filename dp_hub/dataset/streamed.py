@@ -238,6 +238,7 @@ def stream_dataset(
             )
         return StreamedDataset(path, LocalFiles(path))
     from dp_hub.hub import is_hub_name
+    from dp_hub.hub.client import no_folder
     from dp_hub.hub.filestore import FileStore
     from dp_hub.hub.partial import pull_meta
 
@@ -246,7 +247,8 @@ def stream_dataset(
             f"there is no folder {path_or_repo}, and it is not a name on the Hub",
             hint="a name on the Hub looks like user/name or user/name@revision",
         )
-    found, meta = pull_meta(path_or_repo, revision=revision)
+    with no_folder(path_or_repo):
+        found, meta = pull_meta(path_or_repo, revision=revision)
     root = Path(store).expanduser() if store is not None else cache_root() / "stream"
     files = FileStore(root, found, limit_bytes=round(store_gb * 1e9), patience_s=patience_s)
     return StreamedDataset(

@@ -30,6 +30,7 @@ from dp_hub.dataset.episode_table import EpisodeRow, OpenEpisodes, read_rows
 from dp_hub.dataset.episodes_io import Folder, open_folder
 from dp_hub.dataset.features import INDEX_DTYPES, Column, fingerprint_header
 from dp_hub.dataset.hashing import Fingerprint
+from dp_hub.dataset.interrupts import interrupts_wait
 from dp_hub.dataset.lock import WriterLock
 from dp_hub.dataset.meta_files import MetaFiles, Sealed, is_open, known_checksums, sealed_files
 from dp_hub.dataset.packing import pack
@@ -38,7 +39,14 @@ from dp_hub.dataset.shards import DATA_PATH, ParquetShards, number_of
 from dp_hub.dataset.tables import frame_options, frame_schema, frame_table, numbers
 from dp_hub.dataset.totals import Totals
 from dp_hub.errors import DataError
-from dp_hub.files import finish_replacing, replace_folder, sync_folder, sync_tree, write_draft
+from dp_hub.files import (
+    finish_replacing,
+    remove_folder,
+    replace_folder,
+    sync_folder,
+    sync_tree,
+    write_draft,
+)
 from dp_hub.replay.episode import Episode
 
 _ROWS_DURABLE = 64  # of a file of meta/episodes that is replaced at every commit
@@ -89,6 +97,8 @@ class DatasetWriter:
         commit_s: 0 commits every episode before `add_episode` returns; more lets episodes wait
             up to so many seconds to be committed together, which is faster for many small ones.
         threads: how many encode pictures; default: the cores this process may use.
+        keep: False removes everything if the context is left without `finish`.
+        lock: of the target, if the caller holds it already.
     Raises:
         DataError: the target exists, or another process is writing it.
     """
@@ -106,15 +116,19 @@ class DatasetWriter:
         work: Path | None = None,
         commit_s: float = 0.0,
         threads: int | None = None,
+        keep: bool = True,
+        lock: WriterLock | None = None,
     ) -> None:
-        self.target = Path(target)
         if not fps > 0:
             raise DataError(f"fps is {fps}; it has to be positive")
-        self._lock = WriterLock(self.target)
+        self._name(target, work)
+        self._lock, self._has_lock_lent = lock or WriterLock(self.target), lock is not None
+        self._keep = keep
         try:
             finish_replacing(self.target)
-            refuse_existing(self.target)
-            self.work = work or self.target
+            refuse_existing(Path(target))
+            if not keep:
+                remove_folder(self.work)
             refuse_existing(self.work)
             meta = MetaFiles(
                 columns=tuple(columns),
@@ -126,8 +140,18 @@ class DatasetWriter:
             )
             self._begin(meta, commit_s, threads)
         except BaseException:
-            self._lock.release()
+            self._unlock()
             raise
+
+    def _name(self, target: str | Path, work: Path | None) -> None:
+        """Remember where to write, whatever links lead there and wherever the process goes."""
+        self._given = Path(target)
+        self.target = Path(os.path.realpath(target))
+        self.work = self.target if work is None else Path(os.path.realpath(work))
+
+    def _unlock(self) -> None:
+        if not self._has_lock_lent:
+            self._lock.release()
 
     @classmethod
     def resume(
@@ -137,6 +161,7 @@ class DatasetWriter:
         work: Path | None = None,
         commit_s: float = 0.0,
         threads: int | None = None,
+        lock: WriterLock | None = None,
     ) -> Self:
         """A writer that adds to the dataset at ``work or target``, finished or cut off.
 
@@ -147,14 +172,14 @@ class DatasetWriter:
                 writing it.
         """
         writer = cls.__new__(cls)
-        writer.target = Path(target)
-        writer.work = work or writer.target
-        writer._lock = WriterLock(writer.target)
+        writer._name(target, work)
+        writer._lock, writer._has_lock_lent = lock or WriterLock(writer.target), lock is not None
+        writer._keep = True
         try:
             finish_replacing(writer.target)
             writer._begin(MetaFiles.of(open_folder(writer.work)), commit_s, threads)
         except BaseException:
-            writer._lock.release()
+            writer._unlock()
             raise
         return writer
 
@@ -261,7 +286,8 @@ class DatasetWriter:
             DataError: a key is missing, of another shape or type than in the first episode, or an
                 action is not finite. Nothing of it was written.
             WriteError: the disk is full or cannot be written. The episodes committed before are
-                kept; with ``commit_s=0`` that is all of them, and the writer can go on.
+                kept; with ``commit_s=0`` that is all of them, and the writer can go on: whether
+                this one is among them, as it may be, `n_episodes` tells.
         """
         return self.add_stored(self._preparer.prepare(episode, self.n_episodes))
 
@@ -269,10 +295,10 @@ class DatasetWriter:
         """As `add_episode`, for what files hold of an episode already."""
         if self._broken:
             raise WriteError(
-                f"{self.target} could not be written before, so nothing can be added",
+                f"{self._given} could not be written before, so nothing can be added",
                 hint="start again: committed episodes are kept",
             )
-        with self._whole_or_not():
+        with interrupts_wait(), self._whole_or_not():
             self._append(episode)
             waited_s = time.monotonic() - self._last_commit_s
             if waited_s >= self._commit_s or len(self._episodes.pending) >= _ROWS_GROUPED:
@@ -281,7 +307,7 @@ class DatasetWriter:
 
     def commit(self) -> None:
         """Make every episode so far durable and part of the dataset."""
-        with self._whole_or_not():
+        with interrupts_wait(), self._whole_or_not():
             self._commit()
 
     def finish(self) -> Written:
@@ -299,21 +325,17 @@ class DatasetWriter:
         try:
             nonfinite = self._pack(packing)
             n_bytes = sum(p.stat().st_size for p in packing.rglob("*") if p.is_file())
-            if self.work == self.target:
-                replace_folder(packing, self.target)
-            else:
-                refuse_existing(self.target)
-                os.rename(packing, self.target)
-                sync_folder(self.target.parent)
-                shutil.rmtree(self.work)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        finally:
+            self._put_in_place(packing)
+        except BaseException as error:
             shutil.rmtree(packing, ignore_errors=True)
+            self._stand_again()
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
+            raise
         self.close()
         worst = min((video.worst_db for video in self._videos.values()), default=float("inf"))
         return Written(
-            path=self.target,
+            path=self._given,
             columns=tuple(self.columns),
             fps=self.fps,
             n_episodes=self.n_episodes,
@@ -333,7 +355,9 @@ class DatasetWriter:
             self._abandon_files()
             if self._folder != self.work:
                 shutil.rmtree(self._folder, ignore_errors=True)
-            self._lock.release()
+            if not self._keep:
+                remove_folder(self.work)
+            self._unlock()
 
     def __enter__(self) -> Self:
         return self
@@ -345,7 +369,7 @@ class DatasetWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if not self._closed and not self._broken:
+            if self._keep and not self._closed and not self._broken:
                 self.commit()
         finally:
             self.close()
@@ -357,13 +381,32 @@ class DatasetWriter:
         try:
             yield
         except BaseException as error:
-            self._abandon_files()
-            if self._commit_s == 0:  # nothing but the episode at hand is lost
-                self._start()
+            self._stand_again()
             if isinstance(error, OSError):
                 raise self._unwritable(error) from error
             raise
         self._broken = False
+
+    def _stand_again(self) -> None:
+        """After a failure: go on from what is committed, if only the episode at hand is lost."""
+        self._abandon_files()
+        self._broken = True
+        if self._commit_s == 0:
+            self._start()
+
+    def _put_in_place(self, packing: Path) -> None:
+        """Let the finished dataset stand at the target."""
+        if self.work == self.target:
+            replace_folder(packing, self.target)
+            return
+        if self.target.exists():
+            raise WriteError(
+                f"{self._given} has appeared since; what was written is kept",
+                hint="remove it, or move it away, and start again",
+            )
+        os.rename(packing, self.target)
+        sync_folder(self.target.parent)
+        remove_folder(self.work)
 
     def _append(self, episode: StoredEpisode) -> None:
         task = self._tasks.setdefault(episode.task, len(self._tasks))
@@ -414,6 +457,7 @@ class DatasetWriter:
     def _shared(self, shards: Any, path: Path) -> tuple[int, int]:
         """Where a file of another dataset lies here; it is taken over when first asked for."""
         if path not in self._taken:
+            shards.close()  # before asking which file is the next
             name = shards.path.relative_to(shards.root).as_posix()
             self._taken[path] = shards.share(path)
             if path in self.known_sums:
@@ -461,6 +505,7 @@ class DatasetWriter:
         if not self._n_committed:
             self._meta.write_card(self._folder)
         if self._folder != self.work:
+            sync_tree(self._folder)
             os.rename(self._folder, self.work)
             sync_folder(self.work.parent)
             self._folder = self.work
@@ -507,7 +552,7 @@ class DatasetWriter:
     def _unwritable(self, error: OSError) -> WriteError:
         kept = f"its {self._n_committed} committed episodes are kept"
         return WriteError(
-            f"{self.target} cannot be written: {error.strerror or error}; {kept}",
+            f"{self._given} cannot be written: {error.strerror or error}; {kept}",
             hint="make room on the disk, then go on",
         )
 

@@ -103,6 +103,16 @@ def explained(repo_id: str) -> Iterator[None]:
         raise HubError(f"{repo_id}: {error}") from error
 
 
+@contextmanager
+def no_folder(name: str) -> Iterator[None]:
+    """Around asking the Hub for a name that may be a mistyped folder: the error says both."""
+    try:
+        yield
+    except HubError as error:
+        message = f"there is no folder {name}, and as a name on the Hub: {error.message}"
+        raise type(error)(message, hint=error.hint) from error
+
+
 def unreachable(error: Exception) -> Unreachable:
     """Nobody answers at the Hub's address."""
     return Unreachable(

@@ -95,6 +95,7 @@ def test_interrupt_leaves_nothing_at_the_target_and_the_same_command_goes_on(tmp
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
+    time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -52,6 +52,12 @@ def test_split_prints_a_line_for_every_part(folder):
         (("edit", "old", "--to", "old"), "old already exists"),
         (("edit", "nothing", "--to", "n"), "there is no folder nothing"),
         (("edit", "old", "--rename", "x", "--to", "n"), "is not OLD=NEW"),
+        (("edit", "old", "--seed", "1", "--to", "n"), "there is no --split"),
+        (("edit", "old", "--codec", "av1", "--to", "n"), "say --images video as well"),
+        (
+            ("edit", "no/where", "--to", "n"),
+            "there is no folder no/where, and as a name on the Hub",
+        ),
         (("finish", "nothing"), "is not a dataset"),
     ],
 )

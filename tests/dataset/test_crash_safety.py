@@ -20,6 +20,7 @@ from dp_hub.dataset.features import plan_columns
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.dataset.writer import DatasetWriter, WriteError
 from dp_hub.errors import DataError
+from dp_hub.replay.episode import Episode
 
 HERE = Path(__file__).parent
 
@@ -273,3 +274,131 @@ def test_an_exchange_that_the_system_cannot_do_is_two_renames(tmp_path, monkeypa
     with DatasetWriter.resume(tmp_path / "ds") as writer:
         assert writer.n_episodes == 3
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_link_to_a_dataset_stays_one_and_has_the_lock_of_the_dataset(tmp_path):
+    (tmp_path / "disk").mkdir()
+    write(tmp_path / "disk/real", 2, "low-dim")
+    (tmp_path / "link").symlink_to(tmp_path / "disk/real")
+    with DatasetWriter.resume(tmp_path / "link") as writer:
+        with pytest.raises(DataError, match="is being written by"):
+            DatasetWriter.resume(tmp_path / "disk/real")
+        writer.add_episode(episode(2, "low-dim"))
+        writer.finish()
+    assert (tmp_path / "link").is_symlink()
+    check_episodes(tmp_path / "disk/real", "low-dim", 3)
+
+
+def test_a_relative_target_stays_where_it_was_when_the_process_moves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    columns = plan_columns(episode(0, "low-dim").data)
+    with DatasetWriter("ds", columns, fps=10) as writer:
+        writer.add_episode(episode(0, "low-dim"))
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        writer.add_episode(episode(1, "low-dim"))
+        writer.finish()
+    check_episodes(tmp_path / "ds", "low-dim", 2)
+    assert sorted(os.listdir(tmp_path)) == ["ds", "other"]
+
+
+def test_what_people_keep_in_the_folder_stays_as_it_is(tmp_path):
+    root = tmp_path / "ds"
+    write(root, 2, "low-dim")
+    (tmp_path / "outside.txt").write_text("outside")
+    (root / "README.md").write_text("my own words")
+    (root / "notes/empty").mkdir(parents=True)
+    (root / "notes/link").symlink_to("../../outside.txt")
+    (root / "meta/mine.json").write_text("{}")
+    (root / ".dp_hub").mkdir()
+    (root / ".dp_hub/remote.json").write_text("{}")
+    with DatasetWriter.resume(root) as writer:
+        writer.add_episode(episode(2, "low-dim"))
+        writer.finish()
+    assert (root / "README.md").read_text() == "my own words"
+    assert (root / "notes/empty").is_dir() and os.readlink(root / "notes/link")
+    assert (root / "meta/mine.json").exists() and (root / ".dp_hub/remote.json").exists()
+    assert verify(root, read_checksums(root)) == []
+
+
+def test_an_interrupt_right_after_finishing_costs_nothing(tmp_path, monkeypatch):
+    import dp_hub.files
+
+    write(tmp_path / "ds", 2, "low-dim")
+    exchange = dp_hub.files._exchange
+
+    def interrupted(a, b):
+        exchange(a, b)
+        raise KeyboardInterrupt
+
+    with DatasetWriter.resume(tmp_path / "ds") as writer:
+        writer.add_episode(episode(2, "low-dim"))
+        monkeypatch.setattr(dp_hub.files, "_exchange", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.finish()
+        monkeypatch.undo()
+        assert verify(tmp_path / "ds", read_checksums(tmp_path / "ds")) == []
+        writer.add_episode(episode(3, "low-dim"))
+        writer.finish()
+    check_episodes(tmp_path / "ds", "low-dim", 4)
+    assert verify(tmp_path / "ds", read_checksums(tmp_path / "ds")) == []
+    assert os.listdir(tmp_path) == ["ds"]
+
+
+def test_a_finished_dataset_that_is_reopened_has_no_checksums_left_that_do_not_hold(
+    tmp_path, monkeypatch
+):
+    """Cut off at every step of being reopened."""
+    for step in range(6):
+        root = tmp_path / f"ds{step}"
+        write(root, 2, "low-dim")
+        fsync, left = os.fsync, [step]
+
+        def cut_off(descriptor, fsync=fsync, left=left):
+            fsync(descriptor)
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+
+        writer = DatasetWriter.resume(root)
+        monkeypatch.setattr(os, "fsync", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            writer.add_episode(episode(2, "low-dim"))
+        monkeypatch.undo()
+        writer.close()
+        sums = read_checksums(root)
+        assert sums is None or verify(root, sums) == []
+        with DatasetWriter.resume(root) as writer:
+            for number in range(writer.n_episodes, 4):
+                writer.add_episode(episode(number, "low-dim"))
+            assert (root / "meta/checksums.json").exists() is False
+            writer.finish()
+        check_episodes(root, "low-dim", 4)
+        assert verify(root, read_checksums(root)) == []
+
+
+def test_a_slow_fade_is_no_reordering(tmp_path):
+    ramp = np.linspace(40, 120, 32).astype(np.uint8)
+    frames = np.stack([np.tile((ramp + i)[:, None, None], (1, 32, 3)) for i in range(20)])
+    data = {"action": np.zeros((20, 2)), "img": frames}
+    columns = plan_columns(data, images="video")
+    with DatasetWriter(tmp_path / "ds", columns, fps=10) as writer:
+        writer.add_episode(Episode(data))
+        assert writer.finish().n_frames == 20
+
+
+def test_an_interrupt_waits_until_an_episode_is_whole(tmp_path, monkeypatch):
+    columns = plan_columns(episode(0, "low-dim").data)
+    commit = OpenEpisodes.commit
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        commit(self)
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        DatasetWriter(tmp_path / "ds", columns, fps=10) as writer,
+    ):
+        monkeypatch.setattr(OpenEpisodes, "commit", interrupted)
+        writer.add_episode(episode(0, "low-dim"))
+    check_episodes(tmp_path / "ds", "low-dim", 1)

@@ -16,7 +16,7 @@ from dp_hub.dataset.export import export_zarr
 from dp_hub.dataset.features import plan_columns
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.dataset.writer import DatasetWriter
-from dp_hub.errors import DataError
+from dp_hub.errors import DataError, DpHubError
 from dp_hub.replay.buffer import open_replay
 from dp_hub.replay.episode import Episode
 
@@ -281,6 +281,11 @@ def test_an_interrupted_edit_leaves_nothing(tmp_path, real):
         (Edit(keep="1,1"), "names an episode twice"),
         (Edit(trim=["1"]), "is not EPISODE:START:STOP"),
         (Edit(trim=["1:118:"]), "leaves nothing of the 118 frames"),
+        (Edit(trim=["1:0:119"]), "episode 1 has only 118 frames"),
+        (Edit(trim=["0:0:20", "0:5:30"]), "cuts episode 0 twice"),
+        (Edit(trim=["1:0:20"], delete="1"), "episode 1 is to be trimmed and to be left out"),
+        (Edit(tasks=["0= "]), "has no words"),
+        (Edit(license="not a licence"), "not the identifier of a licence"),
         (Edit(drop=["nonsense"]), "no feature 'nonsense'"),
         (Edit(rename={"nonsense": "a"}), "no feature 'nonsense'"),
         (Edit(rename={"action": "observation.state"}), "two features .* observation.state"),
@@ -288,9 +293,15 @@ def test_an_interrupted_edit_leaves_nothing(tmp_path, real):
     ],
 )
 def test_wrong_requests_are_refused_and_leave_nothing(tmp_path, real, change, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DpHubError, match=message):
         edit([real / "webp"], tmp_path / "new", change)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_dataset_inside_the_old_one_is_refused(real):
+    with pytest.raises(DataError, match=r"is inside .*webp, which is only read"):
+        edit([real / "webp"], real / "webp" / "new")
+    assert not (real / "webp" / "new").exists()
 
 
 def test_a_dataset_of_another_program_or_changed_by_one_is_refused(tmp_path, real, shared_data):
@@ -337,3 +348,79 @@ def test_shares_are_exact_and_a_seed_draws_them():
     ):
         with pytest.raises(DataError, match=message):
             split(pieces, wrong, seed=None)
+
+
+def write_in_order(folder, keys, offset=0):
+    values = {
+        "action": np.arange(24, dtype=np.float32).reshape(12, 2) + offset,
+        "state": np.arange(24, dtype=np.float32).reshape(12, 2) + 100 + offset,
+        "left": np.full((12, 16, 16, 3), 40, np.uint8),
+        "right": np.full((12, 16, 16, 3), 200, np.uint8),
+    }
+    data = {key: values[key] for key in keys}
+    with DatasetWriter(folder, plan_columns(data), fps=10) as writer:
+        writer.add_episode(Episode(data, task="go"))
+        writer.finish()
+
+
+@pytest.mark.parametrize(
+    "change", [Edit(), Edit(images="png"), Edit(trim=["1:2:9"]), Edit(measure=True)]
+)
+def test_features_in_another_order_stay_what_they_are(tmp_path, change):
+    write_in_order(tmp_path / "a", ["action", "state", "left", "right"])
+    write_in_order(tmp_path / "b", ["right", "state", "left", "action"], offset=50)
+    edit([tmp_path / "a", tmp_path / "b"], tmp_path / "new", change)
+    new = check_whole(tmp_path / "new")
+    second = slice(int(new.episodes.starts[1]), int(new.episodes.stops[1]))
+    assert (new.column("action")[second] >= 50).all() and (new.column("action") < 100).all()
+    assert (new.column("observation.state")[second] >= 150).all()
+    assert (new.column("observation.images.left") == 40).all()
+    assert (new.column("observation.images.right") == 200).all()
+
+
+@pytest.mark.parametrize("change", [Edit(delete="0"), Edit(trim=["0:2:"]), Edit(keep="3-8")])
+def test_checksums_are_right_where_written_and_shared_videos_alternate(tmp_path, real, change):
+    edit([real / "video"], tmp_path / "old")
+    for _ in range(2):
+        with DatasetWriter.resume(tmp_path / "old") as writer:
+            for episode in some_episodes(real):
+                writer.add_episode(episode)
+            writer.finish()
+    done = edit([tmp_path / "old"], tmp_path / "new", change)
+    assert done.shared_files >= 2
+    check_whole(tmp_path / "new")
+    with DatasetWriter.resume(tmp_path / "new") as writer:
+        writer.finish()
+    check_whole(tmp_path / "new")
+
+
+def some_episodes(real):
+    """Two episodes with the keys of the source."""
+    dataset = open_dataset(real / "video")
+    for i in (0, 1):
+        part = slice(int(dataset.episodes.starts[i]), int(dataset.episodes.stops[i]))
+        yield Episode(
+            {
+                "action": dataset.column("action")[part],
+                "state": dataset.column("observation.state")[part],
+                "keypoint": dataset.column("observation.environment_state")[part].reshape(-1, 9, 2),
+                "n_contacts": dataset.column("n_contacts")[part].reshape(-1, 1),
+                "img": dataset.column("observation.image")[part],
+            },
+            task="push",
+        )
+
+
+def test_an_edit_leaves_a_conversion_to_the_same_place_alone(tmp_path, real, pusht_first5_zip):
+    def interrupt(progress):
+        if progress.episodes == 2:
+            with pytest.raises(DataError, match="is being written by"):
+                edit([real / "webp"], tmp_path / "x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert("zarr", pusht_first5_zip, tmp_path / "x", on_progress=interrupt)
+    with pytest.raises(DataError, match="no episode would be left"):
+        edit([real / "webp"], tmp_path / "x", Edit(delete="0-4"))
+    assert open_dataset(tmp_path / ".x.partial").n_episodes == 2
+    assert convert("zarr", pusht_first5_zip, tmp_path / "x").written.n_episodes == 5

@@ -31,6 +31,11 @@ def check_dead(totals: Totals, dims: Dimensions, bounds: Bounds) -> Iterator[Fin
     if dead.any():
         names = [dims.labels[d] for d in np.flatnonzero(dead)]
         yield found("NUM-002", f"{len(names)} dimensions never change: {some(names, limit=6)}")
+    for name in (n for n, size in totals.sizes.items() if n not in INDEX_DTYPES and size > 1):
+        part = totals.slice(name)
+        still = (totals.range[part] <= th.MIN_LEVELS_RANGE) & np.isfinite(totals.running.min[part])
+        if seen and still.all() and not own[part].any():
+            yield found("NUM-002", f"{name} never changes, in none of its {len(still)} dimensions")
     moves = totals.episodes[:, 1] > totals.episodes[:, 0]
     known = totals.counts >= th.MIN_FRAMES
     if known.sum() < th.MIN_FRAMES:

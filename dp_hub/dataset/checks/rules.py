@@ -41,7 +41,7 @@ _TABLE: tuple[tuple[str, Severity, str, str, str, bool], ...] = (
     ("STRUCT-001", "fail", "meta/info.json is there and is a JSON object",
      _AGAIN, _LEROBOT, False),
     ("STRUCT-002", "fail", "codebase_version is v3.x",
-     "convert it: dp-hub convert lerobot SRC --to DIR", _LEROBOT, False),
+     "convert it: dp-hub convert lerobot DIR --to NEW", _LEROBOT, False),
     ("STRUCT-003", "warn", "codebase_version is spelled exactly v3.0",
      _FIX, "the Hub's visualizer takes no other spelling", True),
     ("STRUCT-004", "fail", "fps is a positive number",

@@ -138,7 +138,7 @@ def _words(per_episode: Sequence[Sequence[str | None]]) -> Iterator[Finding]:
     empty = [i for i, texts in enumerate(plain) if all(t.lower() in PLACEHOLDERS for t in texts)]
     if empty:
         seen = sorted({text for i in empty for text in plain[i]})
-        yield found("TEXT-001", f"{len(empty)} episodes have no task but {seen[:3]!r}", empty)
+        yield found("TEXT-001", f"{len(empty)} episodes have no task{_but(seen)}", empty)
     counts = Counter(text for texts in plain for text in set(texts))
     if len(counts) > 1:
         text, n = counts.most_common(1)[0]
@@ -149,3 +149,8 @@ def _words(per_episode: Sequence[Sequence[str | None]]) -> Iterator[Finding]:
         same.setdefault(re.sub(r"[\s.]+", " ", text).strip().casefold(), set()).add(text)
     for spellings in (sorted(s) for s in same.values() if len(s) > 1):
         yield found("TEXT-003", f"tasks differ in spelling only: {spellings[:3]!r}")
+
+
+def _but(seen: list[str]) -> str:
+    words = ", ".join(repr(text) for text in seen[:3] if text)
+    return f" but {words}" if words else ""
