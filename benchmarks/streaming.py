@@ -10,7 +10,6 @@ Markdown table to stdout.
 """
 
 import argparse
-import functools
 import json
 import os
 import subprocess
@@ -33,7 +32,6 @@ def main() -> None:
     if options.reader:
         print(json.dumps(measure(options.reader, options.name, options.store_mb, options.pool_mb)))
         return
-    from dp_hub.dataset import video, writer
     from dp_hub.dataset.convert import convert
     from dp_hub.hub import LocalHub, push
 
@@ -42,11 +40,7 @@ def main() -> None:
     for images, shard_mb in (("none", 0.25), ("webp", 2.0), ("video", 2.0)):
         with tempfile.TemporaryDirectory() as folder, LocalHub(Path(folder, "hub")) as hub:
             os.environ |= hub.env | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-            for module, name in ((writer, "ParquetShards"), (video, "VideoShards")):
-                made = getattr(module, name)
-                whole = made.func if isinstance(made, functools.partial) else made
-                limit = int(shard_mb * 1e6)
-                setattr(module, name, functools.partial(whole, limit_bytes=limit))
+            shards.DATA_FILE_MB = shards.VIDEO_FILE_MB = shard_mb  # type: ignore[assignment]
             data = Path(folder, "pusht")
             drop, mode = (["img"], "auto") if images == "none" else ([], images)
             convert("zarr", options.zarr, data, drop=drop, images=mode)  # type: ignore[arg-type]

@@ -47,7 +47,6 @@ class ParquetShards:
         schema: of every table that will come.
         options: arguments for pyarrow's ParquetWriter.
         first_number: number of the first file to write.
-        limit_bytes: a file at least this long takes no further tables.
     """
 
     def __init__(
@@ -58,10 +57,9 @@ class ParquetShards:
         options: dict[str, Any],
         *,
         first_number: int = 0,
-        limit_bytes: int = DATA_FILE_MB * 1_000_000,
     ) -> None:
         self.root, self._template, self._schema = root, template, schema
-        self._options, self._limit_bytes = options, limit_bytes
+        self._options = options
         self.number = first_number  # of the open file, or the next
         self._n_groups = 0
         self._file: Any = None
@@ -74,9 +72,7 @@ class ParquetShards:
 
     def next_place(self) -> tuple[int, int]:
         """Chunk and file index that the next table goes to; closes a file that is full."""
-        if self._writer is not None and is_full(
-            self._n_groups, self._file.tell(), self._limit_bytes
-        ):
+        if self._writer is not None and is_full(self._n_groups, self._file.tell()):
             self.close()
         return place(self.number)
 
@@ -124,9 +120,9 @@ class ParquetShards:
         return self.path.with_name(f".{self.path.name}.open")
 
 
-def is_full(n_groups: int, n_bytes: int, limit_bytes: int = DATA_FILE_MB * 1_000_000) -> bool:
+def is_full(n_groups: int, n_bytes: int) -> bool:
     """Whether a data file of so many row groups and bytes (without its footer) takes no more."""
-    return n_bytes >= limit_bytes or n_groups >= ROW_GROUPS_PER_FILE
+    return n_bytes >= DATA_FILE_MB * 1_000_000 or n_groups >= ROW_GROUPS_PER_FILE
 
 
 def is_full_video(n_bytes: int) -> bool:
@@ -134,13 +130,13 @@ def is_full_video(n_bytes: int) -> bool:
     return n_bytes >= VIDEO_FILE_MB * 1_000_000
 
 
-def is_full_file(path: Path, limit_bytes: int = DATA_FILE_MB * 1_000_000) -> bool:
+def is_full_file(path: Path) -> bool:
     """`is_full` of a closed file."""
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
         last = metadata.row_group(metadata.num_row_groups - 1)
         ends = (_end(last.column(i)) for i in range(last.num_columns))
-        return is_full(metadata.num_row_groups, max(ends), limit_bytes)
+        return is_full(metadata.num_row_groups, max(ends))
 
 
 def _end(chunk: Any) -> int:
