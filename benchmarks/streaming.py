@@ -32,6 +32,7 @@ def main() -> None:
     if options.reader:
         print(json.dumps(measure(options.reader, options.name, options.store_mb, options.pool_mb)))
         return
+    from dp_hub.dataset import shards
     from dp_hub.dataset.convert import convert
     from dp_hub.hub import LocalHub, push
 
