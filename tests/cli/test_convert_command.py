@@ -85,7 +85,8 @@ def test_help_lists_the_installed_formats():
 
 
 def test_interrupt_leaves_nothing_at_the_target_and_the_same_command_goes_on(tmp_path, pusht_zip):
-    code = "from dp_hub.cli.main import main; main()"
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = heed + "from dp_hub.cli.main import main; main()"  # a shell may have it ignored
     words = ["convert", "zarr", str(pusht_zip), "--to", str(tmp_path / "ds")]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True

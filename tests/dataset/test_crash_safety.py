@@ -387,9 +387,11 @@ def test_a_slow_fade_is_no_reordering(tmp_path):
         assert writer.finish().n_frames == 20
 
 
-def test_an_interrupt_waits_until_an_episode_is_whole(tmp_path, monkeypatch):
+def test_an_interrupt_waits_until_an_episode_is_whole(tmp_path, monkeypatch, request):
     columns = plan_columns(episode(0, "low-dim").data)
     commit = OpenEpisodes.commit
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def interrupted(self):
         os.kill(os.getpid(), signal.SIGINT)

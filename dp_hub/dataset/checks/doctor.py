@@ -19,6 +19,7 @@ from dp_hub.dataset.checks.pictures import Pictures
 from dp_hub.dataset.checks.thresholds import MOVING
 from dp_hub.dataset.checks.timing import RowOrder, Timing
 from dp_hub.dataset.checks.view import View, open_view, read_json_file
+from dp_hub.dataset.checksums import PATH as CHECKSUMS
 from dp_hub.dataset.columns import Feature
 from dp_hub.dataset.features import INDEX_DTYPES
 
@@ -60,12 +61,14 @@ class _Doctor:
         view = open_view(self._root)
         self._add(structure.check_info(view))
         n_episodes = 0
-        if self._is_readable(view):
-            self._add(files.check_card(self._root))
-            self._add(files.check_portable(self._root))
+        readable = self._is_readable(view)
+        if readable or (self._root / CHECKSUMS).exists():
             self._add(
                 sums.check_checksums(self._root, lambda d, t: self._progress("checksums", d, t))
             )
+        if readable:
+            self._add(files.check_card(self._root))
+            self._add(files.check_portable(self._root))
             self._add(sums.check_pulled(self._root))
             n_episodes = self._examine(view, horizon=horizon, n_obs=n_obs)
         if view.provenance.values.get("state") == "open":
