@@ -42,6 +42,19 @@ def episodes_fingerprint(
     return fingerprint(header, episode_hashes)
 
 
+def trusted_fingerprint(
+    provenance: Mapping[str, Any], features: Iterable[Feature], fps: float, hashes: Sequence[str]
+) -> str | None:
+    """The fingerprint of a dataset of dp_hub, which while it is written is that of its episodes.
+
+    None if dp_hub did not write it, or what is stored does not fit the episodes.
+    """
+    if not provenance:
+        return None
+    found = episodes_fingerprint(features, fps, hashes)
+    return found if provenance.get("fingerprint") in (None, found) else None
+
+
 def content_fingerprint(root: Path, info: Mapping[str, Any], files: Iterable[Path]) -> str:
     """sha256 over features, rate, and names and contents of ``files``, hex.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dp_hub.config import read_json
 from dp_hub.dataset.columns import DataFile, Feature, read_column
-from dp_hub.dataset.content import content_fingerprint, episodes_fingerprint
+from dp_hub.dataset.content import content_fingerprint, trusted_fingerprint
 from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
 from dp_hub.dataset.frame_cache import CachedFrames
 from dp_hub.dataset.frame_source import image_source, video_paths, video_source
@@ -82,14 +82,12 @@ class Dataset:
         written, that of the episodes so far. Else computed from the files with the frames, which
         is remembered until one of them changes.
         """
-        stored = self.provenance.get("fingerprint")
-        if self.provenance:
-            of_episodes = episodes_fingerprint(
-                self.features.values(), self.fps, self.episodes.sha256
-            )
-            if of_episodes is not None and stored in (None, of_episodes):
-                return of_episodes
-        if stored is not None:
+        trusted = trusted_fingerprint(
+            self.provenance, self.features.values(), self.fps, self.episodes.sha256
+        )
+        if trusted is not None:
+            return trusted
+        if self.provenance.get("fingerprint") is not None:
             log.warning(
                 "%s was changed by another program: its stored fingerprint does not fit", self.root
             )

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dp_hub.dataset.columns import DataFile
-from dp_hub.dataset.content import content_fingerprint, episodes_fingerprint, files_fingerprint
+from dp_hub.dataset.content import content_fingerprint, files_fingerprint, trusted_fingerprint
 from dp_hub.dataset.episode_index import EpisodeIndex, read_episode_index
 from dp_hub.dataset.layout import (
     DATA_PATH,
@@ -148,12 +148,11 @@ class StreamedDataset:
 
         Except where dp_hub did not write the dataset and the Hub has no sha256 of one of its files.
         """
-        stored = self.provenance.get("fingerprint")
-        hashes = self.episodes.sha256
-        if self.provenance:
-            of_episodes = episodes_fingerprint(self.features.values(), self.fps, hashes)
-            if of_episodes is not None and stored in (None, of_episodes):
-                return of_episodes
+        trusted = trusted_fingerprint(
+            self.provenance, self.features.values(), self.fps, self.episodes.sha256
+        )
+        if trusted is not None:
+            return trusted
         if isinstance(self.files, LocalFiles):
             names = self.files_of(self.features, np.arange(self.n_episodes))
             return content_fingerprint(self.root, self.info, [self.root / n for n in names])

@@ -275,11 +275,6 @@ def packet_bytes(path: Path) -> int:
         return sum(packet.size for packet in container.demux(container.streams.video[0]))
 
 
-def sample_numbers(length: int, seed: int) -> set[int]:
-    """Numbers of the frames of an episode that are read back: both ends and one between."""
-    return {0, length - 1, int(np.random.default_rng(seed).integers(length))}
-
-
 def _codec_name(stream: Any) -> str:
     # Not the decoder's name, which depends on what FFmpeg was built with.
     return str(stream.codec_context.codec.canonical_name)

@@ -1,11 +1,12 @@
 """Folders that appear whole or not at all."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dp_hub.files import sync_tree
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         draft.chmod(0o755)
         yield draft
-        _flush(draft)
+        sync_tree(draft)
         _replace(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -34,13 +35,3 @@ def _replace(draft: Path, target: Path) -> None:
     target.rename(old / "old")
     draft.rename(target)
     shutil.rmtree(old)
-
-
-def _flush(folder: Path) -> None:
-    # Renames reach the disk before the data of the renamed files does, unless told otherwise.
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -20,6 +20,7 @@ import zarr
 from numcodecs import Blosc
 
 from dp_hub.errors import DataError
+from dp_hub.files import sync_file
 from dp_hub.replay.episode import Episode
 
 _CHUNK_BYTES = 2_000_000  # the original's target
@@ -50,7 +51,7 @@ def write_replay_zip(
         with zipfile.ZipFile(name, "w", zipfile.ZIP_STORED) as archive:
             # One fixed date, so that the same episodes make the same bytes.
             _write_all(lambda key, value: archive.writestr(_entry(key), value), episodes, attrs)
-        _sync_file(Path(name))
+        sync_file(Path(name))
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -329,8 +330,3 @@ def _put_file(root: Path, key: str, value: bytes) -> None:
     partial = target.with_name(f".{target.name}.partial")
     partial.write_bytes(value)
     os.replace(partial, target)
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
