@@ -30,6 +30,7 @@ from dp_hub.hub.lookup import Found
 
 log = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 30.0
+PAUSE_S = 0.01  # between two looks at a file that others are about to fetch
 THREADS = 4  # fetches at a time
 
 
@@ -157,7 +158,12 @@ class FileStore:
                 if self._right(path, file):
                     os.utime(path)
                     return lock
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                try:
+                    # Never waited for: whoever has the file may wait for one that we hold.
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(PAUSE_S)  # others look for it too; one of them fetches it
+                    continue
                 if not self._right(path, file):
                     self._fetch_patiently(file, path)
                 # On to the shared lock, which may let another process in between: look again.

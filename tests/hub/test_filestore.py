@@ -89,6 +89,29 @@ def test_threads_fetch_a_file_once(found, tmp_path):
     assert there(stores[0]) == NAMES
 
 
+def test_file_that_another_fetched_and_holds_meanwhile_is_not_waited_for(
+    found, store, tmp_path, monkeypatch
+):
+    other = new(found, tmp_path, 10)
+    flock, held = fcntl.flock, []
+
+    def overtaken(lock, operation):
+        if operation & fcntl.LOCK_EX and not held:  # the shared lock is let go for the exclusive one
+            held.append(None)
+            flock(lock, fcntl.LOCK_UN)
+            held.append(other.hold(NAMES[:1]))
+        flock(lock, operation)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(store.hold, NAMES[:1])
+        try:
+            coming.result(timeout=30).release()
+        finally:
+            held[1].release()
+    assert other.fetched == NAMES[:1] and store.fetched == []
+
+
 def test_content_is_what_was_pushed(store, tmp_path):
     held = store.hold(NAMES[:2])
     for name in NAMES[:2]:
