@@ -44,20 +44,18 @@ def write_video(
     evaluation: Evaluation,
     path: str | Path,
     *,
-    first_executed: int,
     tiles: int = 8,
     columns: int = 4,
 ) -> Path:
     """Save the first episodes side by side as H.264, in real time (10 frames a second).
 
     Args:
-        first_executed: index in a chunk of the first executed action, ``n_obs_steps - 1``.
         tiles: episodes shown, in the order of their seeds.
         columns: tiles in a row.
     """
     shown = evaluation.episodes[:tiles]
     with replacing(path) as draft:
-        _encode(_grid(shown, min(columns, len(shown)), first_executed), draft)
+        _encode(_grid(shown, min(columns, len(shown)), evaluation.first_executed), draft)
     return Path(path)
 
 
