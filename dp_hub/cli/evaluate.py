@@ -68,7 +68,8 @@ def evaluate(
     from dp_hub.cli.scoring import score
     from dp_hub.cli.to_card import add_to_card, check_card
 
-    _check_names(json, picture, video)
+    for path, suffix in ((json, ".json"), (picture, ".png"), (video, ".mp4")):
+        check_suffix(path, suffix)
     if out is not None:
         json = json or out / "scores.json"
         picture = picture or out / "contact_sheet.png"
@@ -96,19 +97,15 @@ def evaluate(
         add_to_card(scored)
 
 
-def _check_names(json: Path | None, picture: Path | None, video: Path | None) -> None:
+def check_suffix(path: Path | None, suffix: str) -> None:
     """Say that a name does not fit its format before minutes of evaluation, not after."""
     from dp_hub.errors import DataError
 
-    for path, suffix in ((json, ".json"), (picture, ".png"), (video, ".mp4")):
-        if path is not None and path.suffix.lower() != suffix:
-            raise DataError(
-                f"{path} does not end in {suffix}",
-                hint=f"--{_OPTION_OF[suffix]} writes a {suffix} file",
-            )
-
-
-_OPTION_OF = {".json": "json", ".png": "picture", ".mp4": "video"}
+    if path is not None and path.suffix.lower() != suffix:
+        option = {".json": "json", ".png": "picture", ".mp4": "video"}[suffix]
+        raise DataError(
+            f"{path} does not end in {suffix}", hint=f"--{option} writes a {suffix} file"
+        )
 
 
 def _save(scored: Scored, json: Path | None, picture: Path | None, video: Path | None) -> None:

@@ -50,7 +50,7 @@ class Execution:
         if self.latency_steps < 0:
             raise PolicyError(f"latency_steps is {self.latency_steps}; it cannot be negative")
         if self.ensemble is not None:
-            self._check_ensemble()
+            self._check_ensemble(self.ensemble)
         each = 1 if self.ensemble is not None else self.n_action_steps or config.n_action_steps
         room = config.horizon - config.n_obs_steps + 1 - self.latency_steps
         if not 1 <= each <= room:
@@ -62,9 +62,9 @@ class Execution:
             )
         return Execution(each, self.latency_steps, self.ensemble)
 
-    def _check_ensemble(self) -> None:
-        if not np.isfinite(self.ensemble):
-            raise PolicyError(f"ensemble is {self.ensemble}; ACT's is {ACT_ENSEMBLE}")
+    def _check_ensemble(self, m: float) -> None:
+        if not np.isfinite(m):
+            raise PolicyError(f"ensemble is {m}; ACT's is {ACT_ENSEMBLE}")
         if self.n_action_steps not in (None, 1):
             raise PolicyError(
                 f"n_action_steps is {self.n_action_steps}, but ensembling asks at every step",

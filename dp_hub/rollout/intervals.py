@@ -68,8 +68,12 @@ def jeffreys(successes: int, n: int) -> Interval:
 
 
 def t_mean(values: np.ndarray) -> Interval:
-    """The mean of ``values`` (n,), n > 1, with Student's t interval: for a few training seeds."""
-    n = len(values)
+    """The mean of ``values`` (n,) with Student's t interval: for a few training seeds.
+
+    A single value has no interval: its ends are NaN.
+    """
+    n, mean = len(values), float(values.mean())
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, "none of a single training seed")
     half = t_quantile(0.975, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
-    mean = float(values.mean())
     return Interval(mean, mean - half, mean + half, f"Student t over {n} training seeds")

@@ -104,18 +104,19 @@ def _run_groups(
     cost = Cost()
     waiting = iter(job.groups)
     with _workers(source, job, processes) as workers:
-        busy = {worker.connection: worker for worker in workers if worker.give(waiting)}
+        busy = [worker for worker in workers if worker.give(waiting)]
         while busy:
-            for connection in wait(list(busy)):
-                message = busy[connection].receive()
+            told = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in told]:
+                message = worker.receive()
                 if isinstance(message, EpisodeResult):
                     finished[message.seed] = message
                     if on_finish:
                         on_finish(message)
                 else:
                     cost += message
-                    if not busy[connection].give(waiting):
-                        del busy[connection]
+                    if not worker.give(waiting):
+                        busy.remove(worker)
     return [finished[seed] for group in job.groups for seed in group], cost
 
 
