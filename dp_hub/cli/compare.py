@@ -15,8 +15,12 @@ def compare(
     a: str = typer.Argument(..., help="A policy (folder or Hub name), or a scores.json of one."),
     b: str = typer.Argument(..., help="The other; differences are A - B."),
     env: str = typer.Option("pusht", help="The environment: pusht."),
-    episodes: int = typer.Option(200, min=1, help="How many, with consecutive seeds."),
-    seed: int = typer.Option(100_000, min=0, help="Seed of the first episode."),
+    episodes: int | None = typer.Option(
+        None, min=1, help="How many, with consecutive seeds; default 200, or those of a file."
+    ),
+    seed: int | None = typer.Option(
+        None, min=0, help="Seed of the first episode; default 100000, or a file's."
+    ),
     json: Path | None = typer.Option(None, help="Write the comparison to this file."),
     device: str = typer.Option("auto", help="cpu, cuda, mps; auto takes the best there is."),
     processes: int | None = typer.Option(
@@ -36,21 +40,28 @@ def compare(
     from dp_hub.rollout.files import write_json
 
     check_suffix(json, ".json")
+    seed, episodes = _wanted_seeds([a, b], seed, episodes)
     settings = Settings(env, episodes, seed, processes, batch_size, device)
-    for name in (a, b):
-        _check_readable(name)
     found = comparison.compare(_scores(a, settings), _scores(b, settings))
     _print_table(found)
     if json is not None:
         say(write_json(found.as_dict(), json))
 
 
-def _check_readable(name: str) -> None:
-    """Say that a file holds no scores before the other side takes minutes. Raises DataError."""
-    from dp_hub.rollout.comparison import read_scores
+def _wanted_seeds(names: list[str], seed: int | None, episodes: int | None) -> tuple[int, int]:
+    """First seed and number of episodes: as told, or those of a file, which is read for it.
 
-    if _is_file(name):
-        read_scores(Path(name))
+    Raises:
+        DataError: a file holds no scores, or not those that were asked for.
+    """
+    from dp_hub.rollout.comparison import check_seeds, read_scores
+
+    files = [read_scores(Path(name)) for name in names if _is_file(name)]
+    if files and len(files) < len(names):  # before the other side takes minutes
+        seed = files[0].seeds[0] if seed is None else seed
+        episodes = len(files[0].seeds) if episodes is None else episodes
+        check_seeds(files[0], seed, episodes)
+    return 100_000 if seed is None else seed, 200 if episodes is None else episodes
 
 
 def _is_file(name: str) -> bool:

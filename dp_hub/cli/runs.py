@@ -30,13 +30,13 @@ def runs(
     from dp_hub.errors import DataError
     from dp_hub.rollout.run_plot import write_plot
     from dp_hub.rollout.run_summary import sum_up
-    from dp_hub.rollout.runs import find_runs, held_out_scores, read_curve
+    from dp_hub.rollout.runs import find_runs, held_out_scores, read_curves
 
     check_suffix(json, ".json")
     if plot is not None and plot.suffix.lower() != ".png":
         raise DataError(f"{plot} does not end in .png", hint="--plot writes a .png file")
     found = find_runs(folders)
-    read = [read_curve(run, metric) for run in found]
+    read = read_curves(found, metric)
     curves = [curve for curve in read if len(curve.score)]
     held_out = held_out_scores(found)
     _tell_missing([curve.name for curve in read if not len(curve.score)], metric)
@@ -82,19 +82,10 @@ def _print_held_out(held_out: dict[str, list["Scores"]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "held out", "runs", "mean max reward", "95 % over runs", "success", "95 % over runs"
-    )
+    table = Table("held out", "runs", "mean max reward (95 %)", "success (95 %)")
     for path, scores in held_out.items():
         reward, success = _means(scores)
-        table.add_row(
-            path,
-            str(len(scores)),
-            f"{reward.value:.4f}",
-            _range(reward, ".4f"),
-            f"{success.value:.1%}",
-            _range(success, ".1%"),
-        )
+        table.add_row(path, str(len(scores)), _told(reward, ".4f"), _told(success, ".1%"))
     Console().print(table)
 
 
@@ -160,7 +151,8 @@ def _number(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
 
 
-def _range(interval: "Interval", form: str) -> str:
+def _told(interval: "Interval", form: str) -> str:
+    value = f"{interval.value:{form}}"
     if interval.low != interval.low:
-        return "-"
-    return f"{interval.low:{form}} to {interval.high:{form}}"
+        return value
+    return f"{value} ({interval.low:{form}} to {interval.high:{form}})"

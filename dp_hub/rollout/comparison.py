@@ -134,29 +134,14 @@ def scores_from(values: Mapping[str, Any], *, name: str) -> Scores:
 
 def read_scores(path: Path) -> Scores:
     """A scores.json as ``dp-hub eval`` writes it. Raises DataError."""
-    return scores_of(read_json_scores(path), path)
-
-
-def read_json_scores(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises DataError."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return scores_from(json.loads(path.read_text(encoding="utf-8")), name=str(path))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}", hint=_HINT) from None
-    if not isinstance(values, dict):
-        raise DataError(f"{path} does not hold scores", hint=_HINT)
-    return values
-
-
-def scores_of(values: Mapping[str, Any], path: Path) -> Scores:
-    """The scores in a file's values. Raises DataError."""
-    try:
-        return scores_from(values, name=str(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path} does not hold scores: {what}", hint=_HINT) from None
+    except KeyError as error:
+        raise DataError(f"{path} does not hold scores: it lacks {error}", hint=_HINT) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} does not hold scores: {error}", hint=_HINT) from None
 
 
 _HINT = "`dp-hub eval POLICY --json scores.json` writes such a file"
@@ -171,6 +156,17 @@ def _check_same(a: Scores, b: Scores) -> None:
         f"{a.name} and {b.name} were not run on the same episodes: {'; '.join(told)}",
         hint="evaluate both with the same --env, --seed and --episodes",
     )
+
+
+def check_seeds(scores: Scores, seed: int, episodes: int) -> None:
+    """Raises DataError unless the episodes are those of ``episodes`` seeds from ``seed`` on."""
+    wanted = tuple(range(seed, seed + episodes))
+    if scores.seeds != wanted:
+        raise DataError(
+            f"{scores.name} has other episodes than asked for: seeds {_short(scores.seeds)}, "
+            f"not {_short(wanted)}",
+            hint="leave out --seed and --episodes to take the file's",
+        )
 
 
 def _short(value: Any) -> str:

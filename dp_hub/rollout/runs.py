@@ -21,7 +21,7 @@ class Curve:
     """The scores of one run in the order of its steps; a loss that was not measured is NaN.
 
     Attributes:
-        name: of the run's folder.
+        name: of the run.
         step: int64 (n,).
         score: float64 (n,).
         train_loss: float64 (n,), as last told at or before each step.
@@ -58,12 +58,20 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_curve(run: Path, metric: str) -> Curve:
+def read_curves(runs: Sequence[Path], metric: str) -> list[Curve]:
+    """`read_curve` of every run; by their folders' names if these tell them apart."""
+    short = [run.resolve().name for run in runs]
+    names = short if len(set(short)) == len(short) else [str(run) for run in runs]
+    return [read_curve(run, metric, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def read_curve(run: Path, metric: str, *, name: str) -> Curve:
     """The curve of one number of a run, empty if it was never measured.
 
     Args:
         run: a training run's output folder.
         metric: as it is called in metrics.jsonl, such as ``rollout/mean_max_reward``.
+        name: of the run, for tables.
     Raises:
         DataError: metrics.jsonl cannot be read.
     """
@@ -76,7 +84,7 @@ def read_curve(run: Path, metric: str) -> Curve:
             rows[int(entry["step"])] = (float(entry[metric]), *values)
     steps = sorted(rows)
     table = np.array([rows[step] for step in steps], np.float64).reshape(-1, 4)
-    return Curve(_name(run), np.array(steps, np.int64), *table.T)
+    return Curve(name, np.array(steps, np.int64), *table.T)
 
 
 def held_out_scores(runs: Sequence[Path]) -> dict[str, list[Scores]]:
@@ -90,10 +98,6 @@ def held_out_scores(runs: Sequence[Path]) -> dict[str, list[Scores]]:
         for path in sorted(run.rglob("scores.json")):
             found.setdefault(str(path.relative_to(run)), []).append(read_scores(path))
     return found
-
-
-def _name(run: Path) -> str:
-    return run.resolve().name
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
