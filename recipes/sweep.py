@@ -27,7 +27,7 @@ from dp_hub.training.config import TrainConfig
 from dp_hub.training.machine import usable_cores
 
 TRAIN = Path(__file__).with_name("train.py")
-Place = Mapping[str, str]
+Place = dict[str, str]
 """Where one run at a time trains, as environment variables: a GPU, or a share of the cores."""
 
 
