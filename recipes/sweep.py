@@ -19,7 +19,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+
+import torch
 
 from dp_hub.config import build, read_yaml, with_overrides
 from dp_hub.errors import ConfigError, DpHubError
@@ -41,16 +42,13 @@ class Job:
     process: subprocess.Popen[bytes]
 
 
-def places(jobs: int | None, environ: Mapping[str, str]) -> list[Place]:
+def places(jobs: int | None, environ: Mapping[str, str], *, gpus: int, cores: int) -> list[Place]:
     """One per GPU, at most ``jobs``; without GPUs ``jobs``, 1 unless told, that share the cores."""
-    import torch
-
-    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if n:
+    if gpus:
         named = environ.get("CUDA_VISIBLE_DEVICES")
-        ids = named.split(",") if named else [str(gpu) for gpu in range(n)]
-        return [{"CUDA_VISIBLE_DEVICES": gpu.strip()} for gpu in ids[:n]][:jobs]
-    threads = str(max(1, usable_cores() // (jobs or 1)))
+        ids = named.split(",") if named else [str(gpu) for gpu in range(gpus)]
+        return [{"CUDA_VISIBLE_DEVICES": gpu.strip()} for gpu in ids[:gpus]][:jobs]
+    threads = str(max(1, cores // (jobs or 1)))
     return [{"OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", threads)}] * (jobs or 1)
 
 
@@ -116,11 +114,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a sweep as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str]) -> int:
     """See the top of this file; the exit status: 1 if a seed failed, 130 if interrupted."""
     cut = arguments.index("--") if "--" in arguments else len(arguments)
@@ -130,13 +123,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--jobs", type=int, help="runs at a time; default one per GPU, or one")
     asked = parser.parse_args(arguments[:cut])
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a sweep as Ctrl-C does
     try:
         if asked.jobs is not None and asked.jobs < 1:
             raise ConfigError(f"--jobs {asked.jobs}: at least one must run")
         values = with_overrides(read_yaml(asked.config), options)
         out_dir = Path(build(TrainConfig, values, where=str(asked.config)).out_dir)
-        seeds, free = list(dict.fromkeys(asked.seeds)), places(asked.jobs, os.environ)
+        free = places(asked.jobs, os.environ, gpus=torch.cuda.device_count(), cores=usable_cores())
+        seeds = list(dict.fromkeys(asked.seeds))
         failed = sweep(asked.config, seeds, free, out_dir, options)
     except DpHubError as error:
         say(f"error: {error}")

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 def check_card(name: str) -> None:
     """Say that there is no card to write to before minutes of evaluation. Raises PolicyError."""
     from dp_hub.errors import PolicyError
+    from dp_hub.hub import is_hub_name
     from dp_hub.policies.card_results import check_writable
 
     if Path(name).exists():
         check_writable(Path(name))
         return
+    if not is_hub_name(name):
+        return  # loading it will say what is wrong
     target = _own_folder(name)
     if target.exists() and not (target / "model.safetensors").is_file():
         raise PolicyError(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dp_hub_recipes.sweep import places
 
 from dp_hub.dataset.convert import convert
 
@@ -81,6 +82,20 @@ def test_a_seed_that_fails_is_reported_and_the_others_go_on(dataset: Path, tmp_p
     assert "seed 2: done" in stderr and "1 of 2 seeds are done" in stderr
     assert (out / "seed_2" / "policy" / "config.json").is_file()
     assert stdout == f"dp-hub runs {out}\n"
+
+
+def test_runs_get_a_gpu_each_or_share_the_cores() -> None:
+    assert places(None, {}, gpus=2, cores=8) == [
+        {"CUDA_VISIBLE_DEVICES": "0"},
+        {"CUDA_VISIBLE_DEVICES": "1"},
+    ]
+    visible = {"CUDA_VISIBLE_DEVICES": "3, GPU-77"}
+    assert places(1, visible, gpus=2, cores=8) == [{"CUDA_VISIBLE_DEVICES": "3"}]
+    assert places(9, visible, gpus=2, cores=8)[1:] == [{"CUDA_VISIBLE_DEVICES": "GPU-77"}]
+    assert places(3, {}, gpus=0, cores=8) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert places(4, {}, gpus=0, cores=2) == [{"OMP_NUM_THREADS": "1"}] * 4
+    assert places(None, {}, gpus=0, cores=8) == [{"OMP_NUM_THREADS": "8"}]
+    assert places(2, {"OMP_NUM_THREADS": "3"}, gpus=0, cores=8) == [{"OMP_NUM_THREADS": "3"}] * 2
 
 
 @pytest.mark.parametrize(
