@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationInfo
 from pydantic import field_validator as check
 
 from dp_hub.config import Config
+from dp_hub.policies.config import CameraConfig
 from dp_hub.policies.selection import parse_selection
 
 
@@ -17,10 +18,13 @@ class ActConfig(Config):
         "observation.environment_state",
         "observation.state[:2]",
     )
-    """Features observed; ``name[a:b]`` takes a part of one."""
+    """Features observed; ``name[a:b]`` takes a part of one. Pictures too."""
     environment: tuple[str, ...] = ("observation.environment_state",)
     """Features that tell of the surroundings: where observed, a token of their own, which the style
     is not drawn from. The other numbers are the robot's state."""
+    vision: CameraConfig = CameraConfig(normalization="imagenet")
+    """How pictures are seen, where some are observed: each place of a camera's last feature map is
+    a token."""
     action: str = "action"
     """The feature predicted."""
     horizon: PositiveInt = 100
@@ -76,3 +80,16 @@ class ActConfig(Config):
         if info.data.get("hidden_dim", value) % value:
             raise ValueError(f"does not divide hidden_dim, {info.data['hidden_dim']}")
         return value
+
+    @property
+    def n_trained_obs_steps(self) -> int:
+        """Observed steps in a training window."""
+        return self.n_obs_steps
+
+    @property
+    def pad_after(self) -> int:
+        """Steps that a training window may reach past its episode's end: as many as there are.
+
+        Every step of an episode begins a window, as in the original.
+        """
+        return self.horizon - 1

@@ -10,7 +10,7 @@ from dp_hub.config import build
 from dp_hub.errors import ConfigError, PolicyError
 from dp_hub.models.act import Observed
 from dp_hub.models.normalizer import Normalizer
-from dp_hub.policies.act import make_act
+from dp_hub.policies.act import make_policy
 from dp_hub.policies.act_config import ActConfig
 
 FEATURES = {"observation.environment_state": 18, "observation.state": 5, "action": 2}
@@ -39,7 +39,7 @@ def fitted_normalizer():
 
 def tiny_policy(**options):
     torch.manual_seed(0)
-    return make_act(ActConfig(**TINY | options), FEATURES, normalizer=fitted_normalizer())
+    return make_policy(ActConfig(**TINY | options), FEATURES, normalizer=fitted_normalizer())
 
 
 def observations(rows, seed=0):
@@ -255,7 +255,7 @@ def test_extra_observations_are_ignored_and_numpy_float64_is_taken():
 def test_unknown_feature_is_a_policy_error():
     config = ActConfig(**TINY, observations=["observation.touch"])
     with pytest.raises(PolicyError, match=r"observation\.touch"):
-        make_act(config, FEATURES)
+        make_policy(config, FEATURES)
 
 
 @pytest.mark.parametrize(
