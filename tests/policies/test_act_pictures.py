@@ -1,13 +1,16 @@
 """ACT that sees: what cameras add to its tokens, and what it says to cameras that do not fit."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from dp_hub.config import build
+from dp_hub.config import build, read_yaml
 from dp_hub.errors import ConfigError, PolicyError
 from dp_hub.models.act import ActNetwork
 from dp_hub.policies.act import make_policy
 from dp_hub.policies.act_config import ActConfig
+from dp_hub.training.config import TrainConfig
 
 FEATURES = {"observation.top": (48, 64, 3), "observation.wrist": (48, 64, 3)}
 FEATURES |= {"observation.state": 5, "action": 2}
@@ -122,3 +125,21 @@ def test_a_crop_larger_than_the_pictures_is_an_error():
 def test_pooling_is_not_a_setting_of_act():
     with pytest.raises(ConfigError, match=r"unknown key `vision\.pool`"):
         tiny_policy(vision={"pool": "average"})
+
+
+def test_the_shipped_configuration_has_the_papers_sizes():
+    path = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "pusht_act.yaml"
+    config = build(TrainConfig, read_yaml(path), where=path.name).policy
+    with torch.device("meta"):
+        policy = make_policy(
+            config, {"observation.image": (96, 96, 3), "observation.state": 5, "action": 2}
+        )
+    transformer = 8 * 4_333_184 + 5_384_832 + 2 * 512  # layers 512 wide, 3,200 inside, and a norm
+    tokens = 3 * (2 * 512 + 512) + (512 * 512 + 512) + (1 + 2 + 20) * 512
+    style = (512 * 64 + 64) + (32 * 512 + 512)
+    head = 512 * 2 + 2
+    n = sum(parameter.numel() for parameter in policy.parameters())
+    assert n == transformer + tokens + style + head + RESNET18 == 51_557_634
+    assert "51,557,634 parameters" in path.read_text()
+    paper = {"dropout": 0.1, "kl_weight": 10, "latent_dim": 32, "n_heads": 8}
+    assert config.model_dump().items() >= paper.items()
