@@ -99,8 +99,9 @@ def test_a_key_of_the_other_kind_is_unknown(saved):
     values = json.loads((saved / "config.json").read_text())
     values["policy"]["objective"] = {"kind": "flow_matching"}
     (saved / "config.json").write_text(json.dumps(values))
-    with pytest.raises(PolicyError, match=r"unknown key `policy\.objective`"):
+    with pytest.raises(PolicyError, match=r"unknown key `policy\.objective`") as caught:
         load_policy(saved)
+    assert caught.value.hint == "`objective` belongs elsewhere, or to another `kind`"
 
 
 def test_a_kind_that_is_not_known_is_an_error(saved):

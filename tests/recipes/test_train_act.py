@@ -72,15 +72,20 @@ def test_a_trained_policy_acts_in_the_simulator(pusht_webp, tmp_path, capsys, po
     assert again.mean_max_reward == pytest.approx(score["rollout/mean_max_reward"], abs=1e-6)
 
 
-@pytest.mark.parametrize("policy", [{}, SEEING], ids=["numbers", "pictures"])
-def test_a_resumed_run_equals_one_without_a_break(pusht_webp, tmp_path, policy):
+@pytest.mark.parametrize(
+    ("policy", "precision"),
+    [({}, "no"), ({}, "bf16"), (SEEING, "no")],
+    ids=["numbers", "bf16", "pictures"],
+)
+def test_a_resumed_run_equals_one_without_a_break(pusht_webp, tmp_path, policy, precision):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    run(tmp_path, folder=pusht_webp, out_dir=straight, policy=policy)
+    settings = {"folder": pusht_webp, "policy": policy, "mixed_precision": precision}
+    run(tmp_path, out_dir=straight, **settings)
     shutil.copytree(straight, broken)
     shutil.rmtree(broken / "checkpoints" / "step_00000006")
     shutil.rmtree(broken / "policy")
     torch.manual_seed(999)
-    run(tmp_path, "--resume", folder=pusht_webp, out_dir=broken, policy=policy)
+    run(tmp_path, "--resume", out_dir=broken, **settings)
     one, other = (
         load_file(folder / "policy" / "model.safetensors") for folder in (straight, broken)
     )
