@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dp_hub.config import build, read_yaml
 from dp_hub.errors import ConfigError, PolicyError
 from dp_hub.models.act import ActNetwork
+from dp_hub.models.resnet import ResNet18
+from dp_hub.models.vision import load_torchvision
 from dp_hub.policies.act import make_policy
 from dp_hub.policies.act_config import ActConfig
 from dp_hub.training.config import TrainConfig
@@ -143,3 +146,19 @@ def test_the_shipped_configuration_has_the_papers_sizes():
     assert "51,557,634 parameters" in path.read_text()
     paper = {"dropout": 0.1, "kl_weight": 10, "latent_dim": 32, "n_heads": 8}
     assert config.model_dump().items() >= paper.items()
+
+
+def test_a_camera_takes_trained_weights_of_its_resnet(tmp_path):
+    other = ResNet18("group")
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter)
+    save_file(other.state_dict(), tmp_path / "resnet18.safetensors")
+    policy = tiny_policy()
+    load_torchvision(
+        policy.encoder.cameras["observation__wrist"], tmp_path / "resnet18.safetensors"
+    )
+    saved = policy.state_dict()
+    for name, value in other.state_dict().items():
+        key = f"encoder.cameras.observation__{{}}.backbone.{name}"
+        assert torch.equal(saved[key.format("wrist")], value)
+        assert not torch.equal(saved[key.format("top")], value)
