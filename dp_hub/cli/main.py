@@ -10,6 +10,7 @@ import typer
 from dp_hub import __version__
 from dp_hub.cli import (
     check,
+    compare,
     convert,
     diff,
     edit,
@@ -21,6 +22,7 @@ from dp_hub.cli import (
     pull,
     push,
     record,
+    runs,
     serve,
 )
 from dp_hub.errors import DpHubError
@@ -46,6 +48,8 @@ app.command("pull")(pull.pull)
 app.command("log")(log.log)
 app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("runs")(runs.runs)
 
 
 def _version(wanted: bool) -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
-COMMANDS += ["edit", "finish", "log", "info", "diff"]
+COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
