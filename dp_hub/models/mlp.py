@@ -36,7 +36,7 @@ class MlpDenoiser(nn.Module):
 
     Args:
         input_dim: Da, width of one action.
-        global_cond_dim: width of the condition vector; 0 for none.
+        global_cond_dim: width of the condition vector, To * Do; 0 for none.
         horizon: Tp, steps in the chunk.
         width: of the residual stream.
         depth: number of residual blocks.
@@ -80,7 +80,7 @@ class MlpDenoiser(nn.Module):
     def denoise(self, sample: Tensor, step: Tensor, cond: Tensor | None = None) -> Tensor:
         """`forward` for an already embedded step, float (B, step_embed_dim)."""
         flat = sample.flatten(1)  # (B, Tp * Da)
-        hidden = self.enter(flat if cond is None else torch.cat([flat, cond], dim=-1))
+        hidden = self.enter(flat if cond is None else torch.cat([flat, cond.flatten(1)], dim=-1))
         for block in self.blocks:
             hidden = block(hidden, step)
         return self.leave(self.norm(hidden)).view_as(sample)
@@ -91,7 +91,7 @@ class MlpDenoiser(nn.Module):
         Args:
             sample: float (B, Tp, Da).
             timestep: (B,), the diffusion step, or the flow time on the same scale.
-            cond: float (B, global_cond_dim), or None where there is none.
+            cond: float (B, To, Do) or (B, global_cond_dim), or None where there is none.
         Returns:
             float (B, Tp, Da).
         """

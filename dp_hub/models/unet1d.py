@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dp_hub.errors import ConfigError
 from dp_hub.models.steps import step_encoder
 
 
@@ -75,14 +76,20 @@ class ResidualBlock(nn.Module):
 class ConditionalUnet1d(nn.Module):
     """The paper's U-Net over time: FiLM on the step and, where there is one, a global condition.
 
+    A local condition instead goes along the trajectory, a vector for each of its steps, and is
+    added to the features of the first level.
+
     Args:
         input_dim: width of one trajectory step, Da (Da + Do with inpainting).
-        global_cond_dim: width of the condition vector; 0 for none.
+        global_cond_dim: width of the condition vector, To * Do; 0 for none.
+        local_cond_dim: width of one step of the local condition; 0 for none.
         step_embed_dim: width of the step embedding.
         down_dims: channels per level; each further level halves time.
         kernel_size: of the convolutions, odd.
         n_groups: of the group norms; divides every entry of ``down_dims``.
         cond_predict_scale: FiLM scales and shifts rather than only shifts.
+    Raises:
+        ConfigError: both a global and a local condition.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class ConditionalUnet1d(nn.Module):
         input_dim: int,
         global_cond_dim: int = 0,
         *,
+        local_cond_dim: int = 0,
         step_embed_dim: int = 256,
         down_dims: Sequence[int] = (256, 512, 1024),
         kernel_size: int = 5,
@@ -97,6 +105,12 @@ class ConditionalUnet1d(nn.Module):
         cond_predict_scale: bool = True,
     ) -> None:
         super().__init__()
+        if global_cond_dim and local_cond_dim:
+            raise ConfigError(
+                f"a U-Net with a global condition ({global_cond_dim} wide) takes no local one "
+                f"({local_cond_dim} wide)"
+            )
+        self.local = local_cond_dim > 0
         cond_dim = step_embed_dim + global_cond_dim
 
         def residual(channels_in: int, channels_out: int) -> ResidualBlock:
@@ -124,6 +138,13 @@ class ConditionalUnet1d(nn.Module):
             )
             for level, (below, above) in enumerate(pairs)
         )
+        if self.local:
+            # LEGACY: the original means the second block for the decoder, but never adds what it
+            # gives. It is here so that checkpoints fit; frozen, as DDP waits for every gradient.
+            self.local_cond_encoder = nn.ModuleList(
+                [residual(local_cond_dim, widths[1]), residual(local_cond_dim, widths[1])]
+            )
+            self.local_cond_encoder[1].requires_grad_(False)
         top = widths[-1]
         self.mid_modules = nn.ModuleList([residual(top, top), residual(top, top)])
         self.up_modules = nn.ModuleList(
@@ -148,12 +169,19 @@ class ConditionalUnet1d(nn.Module):
 
     def denoise(self, sample: Tensor, step: Tensor, cond: Tensor | None = None) -> Tensor:
         """`forward` for an already embedded step, float (B, step_embed_dim)."""
-        features = step if cond is None else torch.cat([step, cond], dim=-1)
+        features, local = step, None
+        if cond is not None and self.local:
+            local = self.local_cond_encoder[0](cond.transpose(1, 2), step)  # (B, C, T)
+        elif cond is not None:
+            features = torch.cat([step, cond.flatten(1)], dim=-1)
         x = sample.transpose(1, 2)  # (B, D, T)
-        skips = []
+        skips: list[Tensor] = []
         for level in self.down_modules:
             first, second, down = cast(Iterable[nn.Module], level)
-            x = second(first(x, features), features)
+            x = first(x, features)
+            if local is not None and not skips:
+                x = x + local
+            x = second(x, features)
             skips.append(x)
             x = down(x)
         for block in self.mid_modules:
@@ -170,7 +198,8 @@ class ConditionalUnet1d(nn.Module):
         Args:
             sample: float (B, T, input_dim); T a multiple of ``2 ** (len(down_dims) - 1)``.
             timestep: (B,), the diffusion step, or the flow time on the same scale.
-            cond: float (B, global_cond_dim), or None where there is none.
+            cond: float (B, To, Do) or (B, global_cond_dim); with a local condition float
+                (B, T, local_cond_dim); None where there is none.
         Returns:
             float (B, T, input_dim).
         """

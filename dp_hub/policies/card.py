@@ -69,6 +69,7 @@ def _summary(policy: DiffusionPolicy, facts: CardFacts) -> str:
         "observed steps": str(config.n_obs_steps),
         "predicts": f"`{config.action}`, {config.horizon} steps of {policy.action_dim} numbers",
         "executes": f"{config.n_action_steps} steps of them",
+        "conditioning": config.conditioning,
         "network": f"`{config.denoiser.kind}`, {_n_weights(policy):,} parameters",
         "objective": f"{config.objective.kind}, sampled by {config.objective.solver} in "
         f"{config.objective.num_inference_steps} steps",
@@ -85,17 +86,21 @@ def _summary(policy: DiffusionPolicy, facts: CardFacts) -> str:
 
 
 def _usage(policy: DiffusionPolicy) -> str:
-    shapes = "".join(
-        f'    "{name}": torch.zeros(1, {policy.config.n_obs_steps}, {policy.features[name]}),\n'
-        for name in dict.fromkeys(selection.name for selection in policy.selections)
-    )
+    shapes = "".join(f'    "{name}": {_zeros(policy, name)},\n' for name in policy.encoder.names)
     return (
         "```python\nimport torch\nfrom dp_hub import load_policy\n\n"
         'policy = load_policy("user/name")  # this repository, or a folder\n'
-        "observations = {  # raw units, (batch, steps, width)\n"
+        "observations = {  # raw units, (batch, steps, ...)\n"
         f"{shapes}}}\n"
         'actions = policy.predict_action(observations)["action"]\n```\n'
     )
+
+
+def _zeros(policy: DiffusionPolicy, name: str) -> str:
+    shape, steps = policy.features[name], policy.config.n_obs_steps
+    if isinstance(shape, int):
+        return f"torch.zeros(1, {steps}, {shape})"
+    return f"torch.zeros(1, {steps}, {', '.join(map(str, shape))}, dtype=torch.uint8)"
 
 
 def _table(header: tuple[str, str], rows: Mapping[str, str]) -> str:

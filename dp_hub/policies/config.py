@@ -6,7 +6,7 @@ configuration cannot name code.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo
 from pydantic import field_validator as check
 
 from dp_hub.config import Config
@@ -15,6 +15,9 @@ from dp_hub.policies.selection import parse_selection
 Prediction = Literal["epsilon", "sample", "v"]
 DiffusionSolver = Literal["ddpm", "ddim", "dpmsolver++"]
 FlowSolver = Literal["euler"]
+Conditioning = Literal["global", "local", "inpainting"]
+Normalization = Literal["limits", "gaussian", "identity"]
+Size = tuple[PositiveInt, PositiveInt]
 
 
 class UnetConfig(Config):
@@ -64,6 +67,55 @@ class MlpConfig(Config):
     """Width of the step's embedding."""
 
 
+class TransformerConfig(Config):
+    """The paper's transformer over time: every action attends to the past and the observations."""
+
+    kind: Literal["transformer"] = "transformer"
+    n_layer: PositiveInt = 8
+    """Decoder layers."""
+    n_head: PositiveInt = 4
+    """Attention heads; divides ``n_emb``."""
+    n_emb: PositiveInt = Field(default=256, multiple_of=2)
+    """Width of a token."""
+    p_drop_emb: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of the tokens."""
+    p_drop_attn: float = Field(default=0.01, ge=0, lt=1)
+    """Dropout inside the layers."""
+    causal_attn: bool = True
+    """An action attends only to actions and observations up to its own time."""
+    n_cond_layers: NonNegativeInt = 0
+    """Encoder layers over the observations; 0 for a two-layer MLP on each."""
+
+    @check("n_emb")
+    @classmethod
+    def _divided(cls, value: int, info: ValidationInfo) -> int:
+        heads = info.data.get("n_head", 1)
+        if value % heads:
+            raise ValueError(f"is not a multiple of the {heads} heads")
+        return value
+
+
+class VisionConfig(Config):
+    """How every observed picture becomes numbers: a ResNet18, trained from scratch."""
+
+    resize: Size | None = None
+    """Height and width, px, to which pictures are scaled before all else."""
+    crop: Size | None = None
+    """Height and width, px: cut at random while training, from the centre otherwise."""
+    pool: Literal["spatial_softmax", "average"] = "spatial_softmax"
+    """Keypoints and a linear layer (robomimic's encoder), or the mean of the last feature map."""
+    n_keypoints: PositiveInt = 32
+    """Of the spatial softmax."""
+    feature_dim: PositiveInt = 64
+    """Numbers per picture after the spatial softmax."""
+    norm: Literal["group", "batch"] = "group"
+    """Group norm, as the paper's; batch norm does not go well with averaged weights."""
+    normalization: Literal["minus_one_one", "imagenet"] = "minus_one_one"
+    """How pixels are scaled."""
+    share_weights: bool = False
+    """One network for all cameras rather than one each."""
+
+
 class DiffusionObjective(Config):
     """Denoising diffusion (Ho et al. 2020) with a noise schedule from diffusers."""
 
@@ -103,7 +155,7 @@ class FlowObjective(Config):
     """Network calls per prediction; may be chosen anew when the policy is loaded."""
 
 
-DenoiserConfig = Annotated[UnetConfig | MlpConfig, Field(discriminator="kind")]
+DenoiserConfig = Annotated[UnetConfig | TransformerConfig | MlpConfig, Field(discriminator="kind")]
 ObjectiveConfig = Annotated[DiffusionObjective | FlowObjective, Field(discriminator="kind")]
 
 
@@ -115,7 +167,9 @@ class DiffusionConfig(Config):
         "observation.environment_state",
         "observation.state[:2]",
     )
-    """Features observed, in this order; ``name[a:b]`` takes a part of one."""
+    """Features observed, in this order; ``name[a:b]`` takes a part of one. Pictures too."""
+    vision: VisionConfig = VisionConfig()
+    """How pictures are seen, where some are observed."""
     action: str = "action"
     """The feature predicted."""
     horizon: PositiveInt = 16
@@ -124,14 +178,17 @@ class DiffusionConfig(Config):
     """To: observed steps."""
     n_action_steps: PositiveInt = 8
     """Ta: steps executed before the next prediction, from index To - 1 of the chunk."""
+    conditioning: Conditioning = "global"
+    """How observations steer the chunk: as one vector (FiLM), or tokens for the transformer;
+    ``local``: step by step (U-Net only); ``inpainting``: as known parts of what is denoised."""
     denoiser: DenoiserConfig = Field(default=UnetConfig(), validate_default=True)
     """The network."""
     objective: ObjectiveConfig = DiffusionObjective()
     """What it learns and how chunks are drawn from it."""
     mask_padding: bool = False
     """Leave actions repeated past an episode's ends out of the loss (the original counts them)."""
-    normalization: Literal["limits", "gaussian", "identity"] = "limits"
-    """How observations and actions are scaled, per dimension, inside the policy."""
+    normalization: Normalization = "limits"
+    """How observations (but pictures) and actions are scaled, per dimension, inside the policy."""
 
     @check("observations")
     @classmethod
@@ -159,4 +216,11 @@ class DiffusionConfig(Config):
                     f"{len(value.down_dims)} levels need a horizon that is a multiple of {factor}, "
                     f"not {info.data['horizon']}"
                 )
+        if info.data.get("conditioning") == "local" and not isinstance(value, UnetConfig):
+            raise ValueError("only the unet takes conditioning `local`; take `global`")
         return value
+
+    @property
+    def n_trained_obs_steps(self) -> int:
+        """Observed steps in a training window: inpainting learns to predict observations too."""
+        return self.horizon if self.conditioning == "inpainting" else self.n_obs_steps

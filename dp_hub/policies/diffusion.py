@@ -9,17 +9,23 @@ from torch import Tensor, nn
 from dp_hub.errors import PolicyError
 from dp_hub.models.mlp import MlpDenoiser
 from dp_hub.models.normalizer import Normalizer
+from dp_hub.models.transformer import TransformerDenoiser
 from dp_hub.models.unet1d import ConditionalUnet1d
-from dp_hub.policies.config import DiffusionConfig, MlpConfig, UnetConfig
-from dp_hub.policies.objectives import Generators, Objective, make_objective
-from dp_hub.policies.selection import Selection, parse_selection, selected_features
+from dp_hub.policies.config import DiffusionConfig, MlpConfig, TransformerConfig, UnetConfig
+from dp_hub.policies.objectives import Fix, Generators, Objective, make_objective
+from dp_hub.policies.observing import ObservationEncoder, checked, normalised, number_widths
+from dp_hub.policies.selection import Selection, Shape, parse_selection, selected_features
 
 
 class Denoiser(Protocol):
-    """What a policy needs of its network. Any module with these three verbs will do."""
+    """What a policy needs of its network. Any module with these three verbs will do.
+
+    A condition is float (B, To, Do) for ``global`` conditioning, (B, Tp, Do) for ``local``, None
+    for ``inpainting``.
+    """
 
     def __call__(self, sample: Tensor, timestep: Tensor, cond: Tensor | None = None) -> Tensor:
-        """float (B, Tp, Da) of a noisy chunk (B, Tp, Da), a step (B,) and a condition (B, C)."""
+        """float (B, Tp, D) of a noisy chunk (B, Tp, D), a step (B,) and a condition."""
         ...
 
     def embed_step(self, timestep: Tensor) -> Tensor:
@@ -38,19 +44,19 @@ class DiffusionPolicy(nn.Module):
 
     Args:
         config: what the policy observes and predicts, and the steps of a chunk.
-        features: width of every feature the policy reads or predicts, ``config.action`` included.
+        features: shape of every feature the policy reads or predicts, ``config.action`` included.
+        encoder: turns normalised numbers and pictures into a vector per step.
         denoiser: the network (a module that is a `Denoiser`).
         objective: what it was trained for and how chunks are drawn.
-        normalizer: over all ``features``.
-    Raises:
-        PolicyError: a feature is missing or narrower than an observed slice.
+        normalizer: over all ``features`` that are numbers.
     """
 
     def __init__(
         self,
         config: DiffusionConfig,
-        features: Mapping[str, int],
+        features: Mapping[str, Shape],
         *,
+        encoder: ObservationEncoder,
         denoiser: nn.Module,
         objective: Objective,
         normalizer: Normalizer,
@@ -58,9 +64,10 @@ class DiffusionPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.features = dict(features)
-        self.selections = observed(config)
-        self.action_dim, _ = chunk_and_condition_dims(config, features)
+        self.selections = encoder.selections
+        self.action_dim = Selection(config.action).width(features)
         self.objective = objective
+        self.encoder = encoder
         self.denoiser = cast(Denoiser, denoiser)
         self.normalizer = normalizer
 
@@ -73,22 +80,36 @@ class DiffusionPolicy(nn.Module):
     ) -> Tensor:
         """Mean squared error of the network's prediction, in normalised units.
 
+        What inpainting gives the network counts as predicted without error (as in the original).
+
         Args:
-            batch: every observed feature float (B, To, D); the action float (B, Tp, Da); with
-                ``config.mask_padding`` also ``action_is_pad`` bool (B, Tp).
+            batch: every observed feature, numbers float (B, T, D) and pictures uint8
+                (B, T, H, W, 3), with T = ``config.n_trained_obs_steps``; the action float
+                (B, Tp, Da); with ``config.mask_padding`` also ``action_is_pad`` bool (B, Tp).
             generator: for noise and steps, on the batch's device; None for torch's own.
         Returns:
             float32 scalar.
         """
-        clean = self.normalizer.normalize(self.config.action, batch[self.config.action])
+        action = self.normalizer.normalize(self.config.action, batch[self.config.action])
+        seen = self._encode(batch)
+        truth = torch.cat([action, seen], dim=-1) if self._inpaints else action
+        clean = truth.detach()
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         example = self.objective.corrupt(clean, noise, generator=generator)
-        predicted = self.denoiser(example.noisy, example.timestep, self._condition(batch))
+        noisy, learned = example.noisy, None
+        if self._inpaints:
+            learned = ~self._known(clean.device)
+            noisy = torch.where(learned, noisy, truth)
+        predicted = self.denoiser(noisy, example.timestep, self._condition(seen)).float()
+        if not self.config.mask_padding and learned is None:
+            return nn.functional.mse_loss(predicted, example.target)
+        error = (predicted - example.target).square()
+        if learned is not None:
+            error = error * learned
         if not self.config.mask_padding:
-            return nn.functional.mse_loss(predicted.float(), example.target)
-        error = (predicted.float() - example.target).square()
+            return error.mean()
         real = ~batch["action_is_pad"][:, :, None]
-        return (error * real).sum() / (real.sum() * self.action_dim).clamp(min=1)
+        return (error * real).sum() / (real.sum() * error.shape[-1]).clamp(min=1)
 
     @torch.inference_mode()
     def predict_action(
@@ -101,21 +122,24 @@ class DiffusionPolicy(nn.Module):
         """A chunk of actions for each row of observations.
 
         Args:
-            obs: every observed feature, numbers (B, To, D) in raw units; other keys are ignored.
+            obs: every observed feature, numbers (B, To, D) in raw units and pictures uint8
+                (B, To, H, W, 3); other keys are ignored.
             generator: one for the whole batch, or one per row, so that a row's actions do not
                 depend on the rows beside it; None for torch's own.
-            noise: the starting noise, float32 (B, Tp, Da); None to draw it.
+            noise: the starting noise, float32 (B, Tp, Da), with inpainting (B, Tp, Da + Do); None
+                to draw it.
         Returns:
             ``action`` float32 (B, Ta, Da), the steps to execute, and ``action_pred`` float32
             (B, Tp, Da), the whole chunk.
         Raises:
             PolicyError: an observation is missing or misshapen, or not one generator per row.
         """
-        device = self._device()
-        obs = self._checked(obs, device)
-        rows = len(obs[self.selections[0].name])
+        device = next(self.parameters()).device
+        names, n_obs_steps = self.encoder.names, self.config.n_obs_steps
+        obs = checked(obs, self.features, names, n_obs_steps=n_obs_steps, device=device)
+        rows = len(obs[names[0]])
         start = self._noise(rows, generator, noise, device)
-        chunk = self.conditional_sample(self._condition(obs), start, generator=generator)
+        chunk = self._sample(self._encode(obs), start, generator)[:, :, : self.action_dim]
         chunk = self.normalizer.unnormalize(self.config.action, chunk)
         first = self.config.n_obs_steps - 1
         return {
@@ -123,53 +147,56 @@ class DiffusionPolicy(nn.Module):
             "action_pred": chunk,
         }
 
-    def conditional_sample(
-        self, cond: Tensor, noise: Tensor, *, generator: Generators = None
-    ) -> Tensor:
-        """A normalised chunk float32 (B, Tp, Da) from a condition (B, C) and noise (B, Tp, Da)."""
+    @property
+    def _inpaints(self) -> bool:
+        return self.config.conditioning == "inpainting"
+
+    def _encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """float32 (B, T, Do): once per chunk, however many steps of denoising follow."""
+        observed = {name: obs[name] for name in self.encoder.names}
+        return self.encoder(normalised(self.normalizer, observed))
+
+    def _condition(self, seen: Tensor) -> Tensor | None:
+        """What the network is told of observations (B, T, Do)."""
+        match self.config.conditioning:
+            case "global":
+                return seen
+            case "local":  # beyond the observed steps there is nothing to tell: zeros
+                return nn.functional.pad(seen, (0, 0, 0, self.config.horizon - seen.shape[1]))
+            case "inpainting":
+                return None
+
+    def _known(self, device: torch.device) -> Tensor:
+        """bool (Tp, Da + Do), True where inpainting gives the network the truth."""
+        step = torch.arange(self.config.horizon, device=device)[:, None]
+        entry = torch.arange(self.action_dim + self.encoder.out_dim, device=device)
+        return (step < self.config.n_obs_steps) & (entry >= self.action_dim)
+
+    def _sample(self, seen: Tensor, noise: Tensor, generator: Generators) -> Tensor:
+        """A normalised chunk like ``noise``, of observations (B, To, Do)."""
         # The steps are the same for all rows and known in advance: embedded once, K rows.
         embedded = self.denoiser.embed_step(self.objective.timesteps(noise.device))
+        cond = self._condition(seen)
 
         def predict(x: Tensor, step: int) -> Tensor:
             return self.denoiser.denoise(x, embedded[step].expand(len(x), -1), cond).float()
 
-        return self.objective.sample(predict, noise, generator=generator)
+        fix = self._fix(seen) if self._inpaints else None
+        return self.objective.sample(predict, noise, generator=generator, fix=fix)
 
-    def _condition(self, obs: Mapping[str, Tensor]) -> Tensor:
-        parts = {
-            name: self.normalizer.normalize(name, obs[name])
-            for name in selected_features(self.selections)
-        }
-        selected = [selection.take(parts[selection.name]) for selection in self.selections]
-        return torch.cat(selected, dim=-1).flatten(1)  # (B, To * Do)
-
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    def _checked(self, obs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-        checked: dict[str, Tensor] = {}
-        for name in selected_features(self.selections):
-            if name not in obs:
-                raise PolicyError(
-                    f"the policy observes {name}, which was not given",
-                    hint=f"given: {', '.join(obs) or 'nothing'}",
-                )
-            value = torch.as_tensor(obs[name])
-            expected = (self.config.n_obs_steps, self.features[name])
-            if value.ndim != 3 or tuple(value.shape[1:]) != expected:
-                raise PolicyError(
-                    f"{name} has shape {tuple(value.shape)}, expected (B, {expected[0]}, "
-                    f"{expected[1]}): a batch of {expected[0]} observed steps"
-                )
-            checked[name] = value.to(device=device, dtype=torch.float32)
-        return checked
+    def _fix(self, seen: Tensor) -> Fix:
+        known = self._known(seen.device)
+        later = self.config.horizon - seen.shape[1]
+        truth = nn.functional.pad(seen, (self.action_dim, 0, 0, later))
+        return lambda chunk: torch.where(known, truth, chunk)
 
     def _noise(
         self, rows: int, generator: Generators, noise: Tensor | None, device: torch.device
     ) -> Tensor:
         if isinstance(generator, Sequence) and len(generator) != rows:
             raise PolicyError(f"{len(generator)} generators for {rows} rows of observations")
-        shape = (rows, self.config.horizon, self.action_dim)
+        width = self.action_dim + (self.encoder.out_dim if self._inpaints else 0)
+        shape = (rows, self.config.horizon, width)
         if noise is None:
             return draw_noise(shape, generator, device)
         if tuple(noise.shape) != shape:
@@ -191,52 +218,61 @@ def observed(config: DiffusionConfig) -> tuple[Selection, ...]:
 
 
 def required_features(config: DiffusionConfig) -> list[str]:
-    """The features a policy reads or predicts: what it must be given the widths of."""
+    """The features a policy reads or predicts: what it must be given the shapes of."""
     return list(dict.fromkeys([*selected_features(observed(config)), config.action]))
 
 
-def chunk_and_condition_dims(
-    config: DiffusionConfig, features: Mapping[str, int]
-) -> tuple[int, int]:
-    """Da and the width of the condition vector, To * Do.
+def make_denoiser(config: DiffusionConfig, *, action_dim: int, obs_dim: int) -> nn.Module:
+    """The network a configuration names, with fresh weights.
 
-    Raises:
-        PolicyError: a feature is missing or narrower than an observed slice.
+    Args:
+        config: of the policy.
+        action_dim: Da.
+        obs_dim: Do, numbers observed per step.
     """
-    action_dim = Selection(config.action).width(features)
-    return action_dim, config.n_obs_steps * sum(one.width(features) for one in observed(config))
-
-
-def make_denoiser(config: DiffusionConfig, features: Mapping[str, int]) -> nn.Module:
-    """The network a configuration names, with fresh weights."""
-    action_dim, cond_dim = chunk_and_condition_dims(config, features)
+    inpaints = config.conditioning == "inpainting"
+    width = action_dim + (obs_dim if inpaints else 0)
+    cond_dim = obs_dim if config.conditioning == "global" else 0
     options = config.denoiser.model_dump(exclude={"kind"})
     match config.denoiser:
         case UnetConfig():
-            return ConditionalUnet1d(action_dim, cond_dim, **options)
+            local = obs_dim if config.conditioning == "local" else 0
+            flat = config.n_obs_steps * cond_dim
+            return ConditionalUnet1d(width, flat, local_cond_dim=local, **options)
+        case TransformerConfig():
+            options |= {"horizon": config.horizon, "n_obs_steps": config.n_obs_steps}
+            return TransformerDenoiser(width, cond_dim, **options)
         case MlpConfig():
-            return MlpDenoiser(action_dim, cond_dim, horizon=config.horizon, **options)
+            flat = config.n_obs_steps * cond_dim
+            return MlpDenoiser(width, flat, horizon=config.horizon, **options)
 
 
 def make_policy(
-    config: DiffusionConfig, features: Mapping[str, int], *, normalizer: Normalizer | None = None
+    config: DiffusionConfig,
+    features: Mapping[str, Shape],
+    *,
+    normalizer: Normalizer | None = None,
 ) -> DiffusionPolicy:
     """A policy with fresh weights.
 
     Args:
         config: what to build.
-        features: width of every feature of `required_features`; others are left out.
+        features: shape of every feature of `required_features`; others are left out.
         normalizer: fitted to the data; None for the identity, to load weights into.
     Raises:
         PolicyError: a feature is missing or narrower than an observed slice.
     """
-    for name in required_features(config):
-        Selection(name).width(features)
-    dims = {name: features[name] for name in required_features(config)}
+    action_dim = Selection(config.action).width(features)
+    for one in observed(config):
+        if one.name not in features:
+            one.width(features)  # says so
+    shapes = {name: features[name] for name in required_features(config)}
+    encoder = ObservationEncoder(observed(config), shapes, vision=config.vision)
     return DiffusionPolicy(
         config,
-        dims,
-        denoiser=make_denoiser(config, dims),
+        shapes,
+        encoder=encoder,
+        denoiser=make_denoiser(config, action_dim=action_dim, obs_dim=encoder.out_dim),
         objective=make_objective(config.objective),
-        normalizer=Normalizer.empty(dims) if normalizer is None else normalizer,
+        normalizer=normalizer or Normalizer.empty(number_widths(shapes)),
     )

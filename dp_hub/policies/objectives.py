@@ -17,6 +17,9 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 Predict = Callable[[Tensor, int], Tensor]
 """The network: (noisy chunk (B, Tp, Da), number of the sampling step) -> its prediction."""
 
+Fix = Callable[[Tensor], Tensor]
+"""Puts what is known into a noisy chunk, for inpainting."""
+
 FLOW_TIME_SCALE = 100.0
 
 
@@ -42,8 +45,13 @@ class Objective(Protocol):
         """(K,): what the network is told at each of the K sampling steps."""
         ...
 
-    def sample(self, predict: Predict, noise: Tensor, *, generator: Generators) -> Tensor:
-        """A clean chunk (B, Tp, Da) from pure noise, float32 (B, Tp, Da)."""
+    def sample(
+        self, predict: Predict, noise: Tensor, *, generator: Generators, fix: Fix | None = None
+    ) -> Tensor:
+        """A clean chunk (B, Tp, Da) from pure noise, float32 (B, Tp, Da).
+
+        ``fix`` is applied before every call of the network, and to the result.
+        """
         ...
 
 
@@ -79,12 +87,20 @@ class FlowMatching:
         steps = torch.arange(self.num_inference_steps, device=device)
         return steps * (FLOW_TIME_SCALE / self.num_inference_steps)
 
-    def sample(self, predict: Predict, noise: Tensor, *, generator: Generators = None) -> Tensor:
+    def sample(
+        self,
+        predict: Predict,
+        noise: Tensor,
+        *,
+        generator: Generators = None,
+        fix: Fix | None = None,
+    ) -> Tensor:
         """See `Objective.sample`; nothing random beyond the first noise."""
         x = noise
         for step in range(self.num_inference_steps):
+            x = fix(x) if fix else x
             x = x + predict(x, step) / self.num_inference_steps
-        return x
+        return fix(x) if fix else x
 
 
 class Diffusion:
@@ -120,15 +136,18 @@ class Diffusion:
         self._solver.set_timesteps(self.num_inference_steps, device=device)
         return self._solver.timesteps
 
-    def sample(self, predict: Predict, noise: Tensor, *, generator: Generators) -> Tensor:
+    def sample(
+        self, predict: Predict, noise: Tensor, *, generator: Generators, fix: Fix | None = None
+    ) -> Tensor:
         """See `Objective.sample`; DDPM draws fresh noise at every step from ``generator``."""
         # Setting the steps again also forgets the multistep solver's history.
         timesteps = self.timesteps(noise.device)
         rows = list(generator) if isinstance(generator, Sequence) else generator
         x = noise * self._solver.init_noise_sigma
         for step, timestep in enumerate(timesteps):
+            x = fix(x) if fix else x
             x = self._solver.step(predict(x, step), timestep, x, generator=rows).prev_sample
-        return x
+        return fix(x) if fix else x
 
 
 def _common(config: DiffusionObjective) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -21,6 +22,7 @@ from dp_hub.policies.atomic import new_folder
 from dp_hub.policies.card import CardFacts, DatasetRecord, card_text
 from dp_hub.policies.config import DiffusionConfig
 from dp_hub.policies.diffusion import DiffusionPolicy, make_policy, required_features
+from dp_hub.policies.selection import Shape
 
 CONFIG, WEIGHTS, CARD, TRAINING = (
     "config.json",
@@ -40,8 +42,8 @@ class PolicyRecord(Config):
     """That wrote it."""
     policy: DiffusionConfig
     """What to build."""
-    features: dict[str, int]
-    """Width of every feature read or predicted."""
+    features: dict[str, Shape]
+    """Of every feature read or predicted: a width, or [height, width, channels] of pictures."""
     dataset: DatasetRecord | None = None
     """What it was trained on."""
 
@@ -113,12 +115,12 @@ def load_policy(
     folder = _locate(path_or_repo, revision)
     record = read_record(folder)
     config = _with_sampling(record.policy, scheduler, num_inference_steps)
-    with torch.device("meta"):  # no time spent on weights that are about to be replaced
+    # No time for weights that are about to be replaced; but buffers that are not saved are made.
+    with init_empty_weights(include_buffers=False):
         policy = make_policy(config, record.features)
     _check_weights(policy, folder / WEIGHTS)
-    policy.to_empty(device=device)
-    policy.load_state_dict(load_file(folder / WEIGHTS, device=str(device)))
-    return policy.eval()
+    policy.load_state_dict(load_file(folder / WEIGHTS, device=str(device)), assign=True)
+    return policy.to(device).eval()
 
 
 def read_record(folder: Path) -> PolicyRecord:

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from dp_hub.errors import PolicyError
 
+Shape = int | tuple[int, int, int]
+"""Of a feature: the width of numbers, or height, width and channels of a picture."""
+
 _PATTERN = re.compile(r"(?P<name>[^\[\]\s]+)(?:\[(?P<start>\d*)(?P<colon>:?)(?P<stop>\d*)\])?")
 
 
@@ -21,9 +24,14 @@ class Selection:
 
     def take(self, x: Tensor) -> Tensor:
         """The selected entries (..., width) of the whole feature (..., dim)."""
-        return x if self.start == 0 and self.stop is None else x[..., self.start : self.stop]
+        return x if self.whole else x[..., self.start : self.stop]
 
-    def width(self, features: Mapping[str, int]) -> int:
+    @property
+    def whole(self) -> bool:
+        """Whether all of the feature is selected."""
+        return self.start == 0 and self.stop is None
+
+    def width(self, features: Mapping[str, Shape]) -> int:
         """How many numbers are selected. Raises PolicyError if the feature does not hold them."""
         if self.name not in features:
             raise PolicyError(
@@ -31,6 +39,10 @@ class Selection:
                 hint=f"there are: {', '.join(features)}",
             )
         dim = features[self.name]
+        if not isinstance(dim, int):
+            raise PolicyError(
+                f"{self.name} is a picture of {' x '.join(map(str, dim))}, not a list of numbers"
+            )
         stop = dim if self.stop is None else self.stop
         if not self.start < stop <= dim:
             raise PolicyError(

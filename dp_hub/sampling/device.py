@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dp_hub.errors import ConfigError
 from dp_hub.sampling.gather import PAD_KEY, as_stored, check_fit, observed_keys
-from dp_hub.sampling.order import EpochBatches
+from dp_hub.sampling.order import EpochBatches, check_position, position
 from dp_hub.sampling.windows import WindowTable
 
 Batch = dict[str, Tensor]
@@ -78,34 +77,11 @@ class DeviceSampler:
 
     def state_dict(self) -> dict[str, int]:
         """The position: plain numbers, for a checkpoint's JSON."""
-        return {
-            "epoch": self.batches.epoch,
-            "batch": self._batch,
-            "seed": self.batches.seed,
-            "batch_size": self.batches.batch_size,
-            "world_size": self.batches.world_size,
-            "n_windows": self.batches.n_windows,
-        }
+        return position(self.batches, self.batches.epoch, self._batch)
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue where :meth:`state_dict` was taken.
-
-        Raises:
-            ConfigError: it was taken from another seed, batch size, number of processes or
-                windows, with which the same batches cannot follow.
-        """
-        if state.keys() != self.state_dict().keys():
-            raise ConfigError(
-                "cannot continue the order of batches: it was drawn by streaming",
-                hint="resume with the settings the training began with",
-            )
-        for name in ("seed", "batch_size", "world_size", "n_windows"):
-            mine = getattr(self.batches, name)
-            if state[name] != mine:
-                raise ConfigError(
-                    f"cannot continue the order of batches: {name} was {state[name]}, is {mine}",
-                    hint="resume with the settings and the data the training began with",
-                )
+        """Continue where :meth:`state_dict` was taken. Raises ConfigError as `check_position`."""
+        check_position(self.batches, state)
         self._seek(state["epoch"], state["batch"])
 
     def _seek(self, epoch: int, batch: int) -> None:

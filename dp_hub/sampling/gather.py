@@ -1,6 +1,7 @@
 """Which columns a batch is made of, and in which form: shared by both samplers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ PAD_KEY = "action_is_pad"
 
 
 def observed_keys(
-    columns: Mapping[str, np.ndarray], keys: Sequence[str] | None, action_key: str
+    columns: Mapping[str, Any], keys: Sequence[str] | None, action_key: str
 ) -> tuple[str, ...]:
     """The columns observed: ``keys``, or all whose name begins with ``observation``.
 
@@ -25,7 +26,7 @@ def observed_keys(
     return tuple(name for name in keys if name != action_key)
 
 
-def as_stored(column: np.ndarray) -> np.ndarray:
+def as_stored(column: Any) -> Any:
     """A column as batches hold it: images uint8 (N, H, W, C), numbers float32 (N, D)."""
     if column.dtype == np.uint8 and column.ndim == 4:
         return column
@@ -35,7 +36,7 @@ def as_stored(column: np.ndarray) -> np.ndarray:
 
 
 def check_fit(
-    columns: Mapping[str, np.ndarray], last_frame: int, n_obs_steps: int, horizon: int
+    columns: Mapping[str, Sized], last_frame: int, n_obs_steps: int, horizon: int
 ) -> None:
     """Refuse columns shorter than the windows reach, and more observed steps than a window has."""
     if not 1 <= n_obs_steps <= horizon:

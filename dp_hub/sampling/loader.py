@@ -12,9 +12,11 @@ from dp_hub.errors import ConfigError
 from dp_hub.sampling.frame_file import FrameFile
 from dp_hub.sampling.gather import PAD_KEY, as_stored, check_fit, observed_keys
 from dp_hub.sampling.order import EpochBatches
+from dp_hub.sampling.twins import TwinPictures
 from dp_hub.sampling.windows import WindowTable
 
 Batch = dict[str, Tensor]
+Column = np.ndarray | TwinPictures
 
 
 class WindowDataset(Dataset[Batch]):
@@ -41,7 +43,7 @@ class WindowDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        columns: Mapping[str, np.ndarray],
+        columns: Mapping[str, Column],
         table: WindowTable,
         *,
         horizon: int,
@@ -138,8 +140,8 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _take(column: np.ndarray | FrameFile, frames: np.ndarray) -> Tensor:
-    if isinstance(column, FrameFile):
+def _take(column: np.ndarray | FrameFile | TwinPictures, frames: np.ndarray) -> Tensor:
+    if isinstance(column, FrameFile | TwinPictures):
         return torch.from_numpy(column.windows(frames))
     # `take` of the base class: a memmap would wrap its result in a memmap, and cost more.
     return torch.from_numpy(np.asarray(column).take(frames, axis=0))

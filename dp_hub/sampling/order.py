@@ -1,11 +1,13 @@
 """The order in which windows are drawn: a function of seed and epoch, split among processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from dp_hub.errors import ConfigError
+
+_SAME = ("seed", "batch_size", "world_size", "n_windows")
 
 
 def epoch_order(n_windows: int, seed: int, epoch: int) -> np.ndarray:
@@ -91,6 +93,31 @@ class EpochBatches(Sampler[np.ndarray]):
             whole = np.concatenate([whole, np.resize(order, short)])
         part = len(whole) // self.world_size
         return whole[self.rank * part : (self.rank + 1) * part]
+
+
+def position(batches: EpochBatches, epoch: int, batch: int) -> dict[str, int]:
+    """Where a training is in an order of batches: plain numbers, for a checkpoint's JSON."""
+    return {"epoch": epoch, "batch": batch, **{name: getattr(batches, name) for name in _SAME}}
+
+
+def check_position(batches: EpochBatches, state: Mapping[str, int]) -> None:
+    """Refuse a `position` from which the same batches cannot follow.
+
+    Raises:
+        ConfigError: it was taken from another seed, batch size, number of processes or windows.
+    """
+    if state.keys() != position(batches, 0, 0).keys():
+        raise ConfigError(
+            "cannot continue the order of batches: it was drawn by streaming",
+            hint="resume with the settings the training began with",
+        )
+    for name in _SAME:
+        mine = getattr(batches, name)
+        if state[name] != mine:
+            raise ConfigError(
+                f"cannot continue the order of batches: {name} was {state[name]}, is {mine}",
+                hint="resume with the settings and the data the training began with",
+            )
 
 
 def _check(

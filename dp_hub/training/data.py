@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 import torch
 
-from dp_hub.envs.pusht.symmetry import mirrored
+from dp_hub.envs.pusht.symmetry import mirrored, mirrored_pictures
 from dp_hub.errors import ConfigError
 from dp_hub.models.normalizer import Normalizer, fit_normalizer
 from dp_hub.policies.card import DatasetRecord
 from dp_hub.policies.config import DiffusionConfig
 from dp_hub.policies.diffusion import required_features
+from dp_hub.policies.selection import Shape
 from dp_hub.sampling import (
     DeviceSampler,
+    HostSampler,
     WindowDataset,
     WindowTable,
     downsample_mask,
     validation_mask,
     window_table,
 )
+from dp_hub.sampling.loader import Column
+from dp_hub.sampling.twins import TwinPictures
 from dp_hub.training.config import SplitConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -67,15 +71,15 @@ class TrainingData:
 
     Attributes:
         record: which dataset it is.
-        features: width of every feature the policy reads or predicts.
-        normalizer: fitted on the training episodes.
+        features: shape of every feature the policy reads or predicts.
+        normalizer: of the numbers among them, fitted on the training episodes.
         batches: endless training batches on the device, at a position that can be stored.
         train: the same windows, row by row; of some episodes only when streaming.
         val: the windows of the held-out episodes (when streaming, of some), or None.
     """
 
     record: DatasetRecord
-    features: dict[str, int]
+    features: dict[str, Shape]
     normalizer: Normalizer
     batches: Batches
     train: Windows
@@ -93,7 +97,7 @@ def training_data(
     """Everything a run learns from.
 
     Raises:
-        ConfigError: the dataset lacks a feature, holds it as images, or is too small.
+        ConfigError: the dataset lacks a feature, or is too small, or the action is a picture.
         DataError: values that cannot be learned from.
         HubError: when streaming, the Hub is away.
     """
@@ -108,7 +112,7 @@ def training_data(
             world_size=world_size,
         )
     dataset = cast("Dataset", dataset)
-    columns = _columns(dataset, config.policy)
+    columns: dict[str, Any] = _columns(dataset, config.policy)
     stops = dataset.episodes.stops
     train_mask, val_mask = split_episodes(len(stops), config.split)
     if config.augment == "pusht_mirror":
@@ -116,26 +120,56 @@ def training_data(
         train_mask = np.concatenate([train_mask, train_mask])
         val_mask = np.concatenate([val_mask, np.zeros_like(val_mask)])
     train = _windows(columns, stops, train_mask, config.policy)
-    batches = DeviceSampler(
-        columns,
-        train.table,
-        n_obs_steps=config.policy.n_obs_steps,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=device,
-        action_key=config.policy.action,
-        keys=[name for name in columns if name != config.policy.action],
-        rank=rank,
-        world_size=world_size,
-    )
+    numbers = {name: column for name, column in columns.items() if not _is_picture(column)}
     return TrainingData(
         record=dataset_record(dataset),
-        features={name: column.shape[1] for name, column in columns.items()},
-        normalizer=_fit(columns, stops, train_mask, config.policy),
-        batches=batches,
+        features={name: _shape(column) for name, column in columns.items()},
+        normalizer=_fit(numbers, stops, train_mask, config.policy),
+        batches=_batches(train, columns, config, device=device, rank=rank, world_size=world_size),
         train=train,
         val=_windows(columns, stops, val_mask, config.policy) if val_mask.any() else None,
     )
+
+
+def _batches(
+    train: WindowDataset,
+    columns: Mapping[str, Any],
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    rank: int,
+    world_size: int,
+) -> Batches:
+    """From the device's memory where all is numbers; pictures stay in their files."""
+    order: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "device": device,
+        "rank": rank,
+        "world_size": world_size,
+    }
+    if any(_is_picture(column) for column in columns.values()):
+        return HostSampler(train, **order)
+    return DeviceSampler(
+        columns,
+        train.table,
+        n_obs_steps=train.n_obs_steps,
+        action_key=config.policy.action,
+        keys=[name for name in columns if name != config.policy.action],
+        **order,
+    )
+
+
+def _is_picture(column: Column) -> bool:
+    return column.ndim == 4
+
+
+def _shape(column: Column) -> Shape:
+    """Of a feature: its width, or height, width and channels."""
+    if _is_picture(column):
+        height, width, channels = column.shape[1:]
+        return height, width, channels
+    return column.shape[1]
 
 
 def split_episodes(n_episodes: int, config: SplitConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +194,7 @@ def fixed_rows(windows: Windows, most: int) -> np.ndarray:
     return np.linspace(0, len(windows) - 1, n).round().astype(np.int64)
 
 
-def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, np.ndarray]:
+def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, Any]:
     columns = {}
     for name in policy_features(dataset, policy):
         column = dataset.column(name)
@@ -169,7 +203,7 @@ def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, np.ndarra
 
 
 def policy_features(dataset: "Dataset | StreamedDataset", policy: DiffusionConfig) -> list[str]:
-    """The features a policy needs. Raises ConfigError if the dataset has them not, or as images."""
+    """The features a policy needs. Raises ConfigError if the dataset has them not."""
     names = required_features(policy)
     for name in names:
         if name not in dataset.features:
@@ -177,24 +211,29 @@ def policy_features(dataset: "Dataset | StreamedDataset", policy: DiffusionConfi
                 f"the dataset {dataset.root} has no feature {name}",
                 hint=f"it has: {', '.join(dataset.features)}",
             )
-        if dataset.features[name].dtype in ("image", "video"):
-            raise ConfigError(
-                f"{name} holds images, which a low-dimensional policy cannot observe",
-                hint="set policy.observations to features of numbers",
-            )
+    if dataset.features[policy.action].dtype in ("image", "video"):
+        raise ConfigError(
+            f"{policy.action} holds images, which a policy cannot predict",
+            hint="set policy.action to a feature of numbers",
+        )
     return names
 
 
 def _with_mirror(
     columns: Mapping[str, np.ndarray], stops: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    twin = mirrored(columns)
-    doubled = {name: np.concatenate([column, twin[name]]) for name, column in columns.items()}
+) -> tuple[dict[str, Column], np.ndarray]:
+    twin = mirrored({name: one for name, one in columns.items() if not _is_picture(one)})
+    doubled: dict[str, Column] = {
+        name: TwinPictures(column, mirrored_pictures)
+        if _is_picture(column)
+        else np.concatenate([column, twin[name]])
+        for name, column in columns.items()
+    }
     return doubled, np.concatenate([stops, stops + stops[-1]])
 
 
 def _windows(
-    columns: Mapping[str, np.ndarray],
+    columns: Mapping[str, Column],
     stops: np.ndarray,
     mask: np.ndarray,
     policy: DiffusionConfig,
@@ -210,7 +249,7 @@ def _windows(
         columns,
         table,
         horizon=policy.horizon,
-        n_obs_steps=policy.n_obs_steps,
+        n_obs_steps=policy.n_trained_obs_steps,
         action_key=policy.action,
         keys=[name for name in columns if name != policy.action],
     )

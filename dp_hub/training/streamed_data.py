@@ -18,6 +18,8 @@ from dp_hub.envs.pusht.symmetry import mirrored
 from dp_hub.errors import DataError
 from dp_hub.models.normalizer import FeatureNormalizer, Normalizer
 from dp_hub.policies.config import DiffusionConfig
+from dp_hub.policies.observing import number_widths
+from dp_hub.policies.selection import Shape
 from dp_hub.sampling import WindowDataset, window_table
 from dp_hub.sampling.streaming import StreamingSampler
 from dp_hub.training.config import TrainConfig
@@ -54,7 +56,7 @@ def streamed_training_data(
     batches = StreamingSampler(
         dataset,
         horizon=policy.horizon,
-        n_obs_steps=policy.n_obs_steps,
+        n_obs_steps=policy.n_trained_obs_steps,
         pad_before=policy.n_obs_steps - 1,
         pad_after=policy.n_action_steps - 1,
         episode_mask=train_mask,
@@ -71,14 +73,24 @@ def streamed_training_data(
     )
     train = evenly(np.flatnonzero(train_mask), TRAIN_EPISODES)
     val = evenly(np.flatnonzero(val_mask), config.streaming.validation_episodes)
+    features = {name: _shape(dataset, name) for name in names}
+    numbers = list(number_widths(features))
     return TrainingData(
         record=dataset_record(dataset),
-        features={name: frame_shape(dataset.features[name])[0] for name in names},
-        normalizer=fit(dataset, names, train_mask, policy, twin=twin, pool_bytes=pool_bytes),
+        features=features,
+        normalizer=fit(dataset, numbers, train_mask, policy, twin=twin, pool_bytes=pool_bytes),
         batches=batches,
         train=SampledWindows(dataset, train, names, policy),
         val=SampledWindows(dataset, val, names, policy) if len(val) else None,
     )
+
+
+def _shape(dataset: StreamedDataset, name: str) -> Shape:
+    shape = frame_shape(dataset.features[name])
+    if len(shape) == 3:
+        height, width, channels = shape
+        return height, width, channels
+    return shape[0]
 
 
 def evenly(episodes: np.ndarray, most: int) -> np.ndarray:
@@ -120,7 +132,7 @@ class SampledWindows:
                 held_and_read(self._dataset, self._episodes, self._names),
                 self._table,
                 horizon=self._policy.horizon,
-                n_obs_steps=self._policy.n_obs_steps,
+                n_obs_steps=self._policy.n_trained_obs_steps,
                 action_key=self._policy.action,
                 keys=[name for name in self._names if name != self._policy.action],
             )

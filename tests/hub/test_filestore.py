@@ -96,7 +96,9 @@ def test_file_that_another_fetched_and_holds_meanwhile_is_not_waited_for(
     flock, held = fcntl.flock, []
 
     def overtaken(lock, operation):
-        if operation & fcntl.LOCK_EX and not held:  # the shared lock is let go for the exclusive one
+        if (
+            operation & fcntl.LOCK_EX and not held
+        ):  # the shared lock is let go for the exclusive one
             held.append(None)
             flock(lock, fcntl.LOCK_UN)
             held.append(other.hold(NAMES[:1]))

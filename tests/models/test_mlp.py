@@ -37,3 +37,9 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model(sample, step), model(sample, step))
     model.eval()
     assert torch.equal(model(sample, step), model(sample, step))
+
+
+def test_a_condition_of_several_steps_is_the_same_as_its_numbers_in_a_row():
+    model = MlpDenoiser(2, 6, horizon=8, width=16, depth=1)
+    sample, step, cond = torch.randn(4, 8, 2), torch.arange(4), torch.randn(4, 2, 3)
+    assert torch.equal(model(sample, step, cond), model(sample, step, cond.flatten(1)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dp_hub.errors import ConfigError
 from dp_hub.models.unet1d import ConditionalUnet1d
 
 
@@ -27,6 +28,28 @@ def test_image_configuration_has_the_papers_number_of_parameters():
     with torch.device("meta"):
         model = ConditionalUnet1d(2, 132, step_embed_dim=128, down_dims=(512, 1024, 2048))
     assert n_parameters(model) == 251_511_938
+
+
+def test_real_robot_configuration_has_the_papers_number_of_parameters():
+    # Two cameras of 64 features and a position in the plane, observed twice.
+    with torch.device("meta"):
+        model = ConditionalUnet1d(2, 2 * (2 * 64 + 2), step_embed_dim=128)
+    assert n_parameters(model) == 66_708_354
+
+
+def test_a_local_condition_adds_two_residual_blocks():
+    def one_block(channels_in, channels, cond_dim):
+        convolutions = 5 * channels * (channels_in + channels) + 2 * channels
+        norms, film = 4 * channels, 2 * channels * (cond_dim + 1)
+        return convolutions + norms + film + channels * (channels_in + 1)
+
+    with torch.device("meta"):
+        without, local = ConditionalUnet1d(2), ConditionalUnet1d(2, local_cond_dim=20)
+    assert n_parameters(without) == 65_209_858
+    added = n_parameters(local) - n_parameters(without)
+    assert added == 2 * one_block(20, 256, 256) == 983_552
+    extra = set(local.state_dict()) - set(without.state_dict())
+    assert {name.split(".")[0] for name in extra} == {"local_cond_encoder"}
 
 
 # The same network written once more from the paper's description, straight line, on named weights.
@@ -71,15 +94,18 @@ def embed_step(w, timestep, dim):
     return x @ w[f"{name}.3.weight"].T + w[f"{name}.3.bias"]
 
 
-def reference_unet(w, sample, timestep, cond, *, dim, levels, kernel, groups, scaled):
+def reference_unet(w, sample, timestep, cond, *, dim, levels, kernel, groups, scaled, local=False):
     features = embed_step(w, timestep, dim)
-    if cond is not None:
+    if cond is not None and not local:
         features = torch.cat([features, cond], -1)
     x, skips = sample.transpose(1, 2), []
     for level in range(levels):
         for k in (0, 1):
             name = f"down_modules.{level}.{k}"
             x = residual_block(w, name, x, features, kernel, groups, scaled)
+            if local and level == 0 and k == 0:
+                along, name = cond.transpose(1, 2), "local_cond_encoder.0"
+                x = x + residual_block(w, name, along, features, kernel, groups, scaled)
         skips.append(x)
         if level < levels - 1:
             name = f"down_modules.{level}.2"
@@ -130,3 +156,49 @@ def test_forward_equals_an_independent_computation(scaled, cond_dim):
     )
     torch.testing.assert_close(model(sample, timestep, cond), expected, rtol=1e-4, atol=1e-5)
     assert expected.std() > 0.05
+
+
+def small_local(**changes):
+    torch.manual_seed(0)
+    sizes = dict(step_embed_dim=12, down_dims=(8, 16, 24), n_groups=4)
+    return ConditionalUnet1d(3, local_cond_dim=6, **(sizes | changes)).double()
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_local_condition_equals_an_independent_computation(scaled):
+    model = small_local(cond_predict_scale=scaled)
+    model.diffusion_step_encoder[0].register_forward_hook(lambda *call: call[2].double())
+    sample = torch.randn(4, 16, 3, dtype=torch.float64)
+    cond = torch.randn(4, 16, 6, dtype=torch.float64)
+    timestep = torch.tensor([0, 7, 50, 99])
+    sizes = dict(dim=12, levels=3, kernel=5, groups=4, scaled=scaled)
+    expected = reference_unet(model.state_dict(), sample, timestep, cond, local=True, **sizes)
+    out = model(sample, timestep, cond)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert (out - model(sample, timestep, cond + 1)).abs().max() > 0.01
+
+
+def test_of_the_local_blocks_only_the_first_counts_and_learns():
+    model = small_local().float()
+    sample, cond, step = torch.randn(2, 8, 3), torch.randn(2, 8, 6), torch.tensor([3, 4])
+    before = model(sample, step, cond)
+    before.square().sum().backward()
+    silent = [name for name, value in model.named_parameters() if value.grad is None]
+    frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+    assert silent == frozen and len(frozen) == 12
+    assert all(name.startswith("local_cond_encoder.1.") for name in frozen)
+    for parameter in model.local_cond_encoder[1].parameters():
+        torch.nn.init.normal_(parameter)
+    assert torch.equal(model(sample, step, cond), before)
+
+
+def test_a_global_condition_of_several_steps_is_the_same_as_its_numbers_in_a_row():
+    torch.manual_seed(0)
+    model = ConditionalUnet1d(2, 6, step_embed_dim=8, down_dims=(8, 16))
+    sample, step, cond = torch.randn(4, 8, 2), torch.arange(4), torch.randn(4, 2, 3)
+    assert torch.equal(model(sample, step, cond), model(sample, step, cond.flatten(1)))
+
+
+def test_a_global_and_a_local_condition_at_once_are_refused():
+    with pytest.raises(ConfigError, match=r"\(40 wide\) takes no local one \(20 wide\)"):
+        ConditionalUnet1d(2, 40, local_cond_dim=20)

@@ -127,7 +127,7 @@ def test_condition_is_each_observed_step_after_the_other():
         )
         for step in (0, 1)
     ]
-    assert torch.equal(policy._condition(obs), torch.cat(expected, dim=-1))
+    assert torch.equal(policy._condition(policy._encode(obs)), torch.stack(expected, dim=1))
 
 
 def test_missing_observation_is_named():

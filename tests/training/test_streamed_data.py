@@ -9,7 +9,7 @@ import torch
 
 import dp_hub
 from dp_hub.config import build
-from dp_hub.errors import ConfigError, DataError
+from dp_hub.errors import DataError
 from dp_hub.hub import push
 from dp_hub.models.normalizer import Normalizer
 from dp_hub.training.config import StreamingConfig, TrainConfig
@@ -110,13 +110,6 @@ def test_held_out_episodes_are_a_bounded_sample_and_never_train(local_hub, pusht
     held_out = set(dataset.files.fetched)
     trained = {name for pool in data.batches._pools for name in data.batches._files(pool)}
     assert len(trained) == 165 and not trained & held_out
-
-
-def test_pictures_are_refused_as_in_memory(pusht_webp):
-    policy = {"observations": ["observation.image"], "denoiser": {"kind": "mlp"}}
-    config = configuration(streaming=True, policy=policy)
-    with pytest.raises(ConfigError, match=r"observation\.image holds images"):
-        training_data(dp_hub.stream_dataset(pusht_webp), config, device=CPU)
 
 
 def test_folder_with_a_missing_file_says_so(pusht_206_files, tmp_path):

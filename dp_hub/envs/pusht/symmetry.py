@@ -16,11 +16,16 @@ def mirrored(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Args:
         columns: ``observation.state`` (N, 5), ``observation.environment_state`` (N, 18) and
-            ``action`` (N, 2), any of them, in px and radians.
+            ``action`` (N, 2), any of them, in px and radians; ``observation.image`` (N, H, H, C).
     Raises:
         DataError: a column that the mirror does not know, or of another width.
     """
     return {name: _mirror(name, column).astype(column.dtype) for name, column in columns.items()}
+
+
+def mirrored_pictures(pictures: np.ndarray) -> np.ndarray:
+    """Square pictures of the table, (..., H, H, C), seen in the mirror; a view."""
+    return pictures[..., ::-1, ::-1, :].swapaxes(-3, -2)
 
 
 def _mirror(name: str, column: np.ndarray) -> np.ndarray:
@@ -33,9 +38,12 @@ def _mirror(name: str, column: np.ndarray) -> np.ndarray:
             return np.concatenate([_point(column[:, :2]), _point(column[:, 2:4]), angle], axis=1)
         case "observation.environment_state", (18,):
             return _keypoints(column)
+        case "observation.image", (height, width, _) if height == width:
+            return mirrored_pictures(column)
     raise DataError(
         f"PushT's mirror does not know the feature {name} of shape {column.shape[1:]}",
-        hint="it mirrors action (2), observation.state (5) and observation.environment_state (18)",
+        hint="it mirrors action (2), observation.state (5), observation.environment_state (18) "
+        "and observation.image (square)",
     )
 
 
