@@ -109,9 +109,7 @@ def _features(options: Options) -> tuple[dict[str, Shape], dict[str, Mode]]:
     return features, modes
 
 
-def _features_of_2024(
-    options: Options, shapes: Any
-) -> tuple[dict[str, Shape], dict[str, Mode]]:
+def _features_of_2024(options: Options, shapes: Any) -> tuple[dict[str, Shape], dict[str, Mode]]:
     shapes = {**Options(shapes, "`input_shapes`").rest(), **options.part("output_shapes").rest()}
     modes = options.part("input_normalization_modes").rest()
     modes |= options.part("output_normalization_modes").rest()

@@ -2,8 +2,8 @@
 
 Facts about LeRobot's modules (0.4.4): a residual block's convolutions are ``conv1`` and ``conv2``;
 a picture encoder is torchvision's ResNet18 as a sequence of its first eight children, a 1x1
-convolution to keypoints (``pool.nets``) whose grid is stored too (``pool.pos_grid``), a linear layer
-(``out``) and a ReLU. With one encoder for all cameras it is ``rgb_encoder``, else
+convolution to keypoints (``pool.nets``) whose grid is stored too (``pool.pos_grid``), a linear
+layer (``out``) and a ReLU. With one encoder for all cameras it is ``rgb_encoder``, else
 ``rgb_encoder.<number of the camera>``.
 """
 

@@ -94,7 +94,9 @@ def statistics(normalizer: FeatureNormalizer, mode: Mode, part: slice) -> dict[s
     The other pair is that of the data, for those who read it.
     """
     scale, offset = normalizer.scale[part].double(), normalizer.offset[part].double()
-    result = {name: getattr(normalizer, name)[part].float() for name in ("min", "max", "mean", "std")}
+    result = {
+        name: getattr(normalizer, name)[part].float() for name in ("min", "max", "mean", "std")
+    }
     if mode == "MIN_MAX":
         result |= {"min": ((-1 - offset) / scale).float(), "max": ((1 - offset) / scale).float()}
     elif mode == "MEAN_STD":

@@ -13,7 +13,7 @@ _PUSHT_SHAPES: dict[str, Shape] = {
     "observation.state": 5,
     "observation.image": (96, 96, 3),
 }
-_PUSHT_NAMES = {
+_PUSHT_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "diffusion_policy.dataset.pusht_dataset.PushTLowdimDataset": {
         "obs": ("observation.environment_state", "observation.state[:2]"),
     },
@@ -50,7 +50,7 @@ class Naming:
         if key in self.wanted:
             return (self.wanted[key],)
         known = _PUSHT_NAMES.get(self.dataset, {}).get(key)
-        if known and width in (None, sum(parse_selection(one).width(_PUSHT_SHAPES) for one in known)):
+        if known and (width is None or width == _width(known)):
             return known
         self.notes.append(f"`{key}` is called `{usual}` here (another name: --map {key}=FEATURE)")
         return (usual,)
@@ -63,6 +63,10 @@ class Naming:
                 f"--map names `{unknown[0]}`, which the checkpoint does not observe",
                 hint=f"it observes {', '.join(keys)}",
             )
+
+
+def _width(selections: tuple[str, ...]) -> int:
+    return sum(parse_selection(one).width(_PUSHT_SHAPES) for one in selections)
 
 
 def feature_shapes(selections: tuple[str, ...], shape: Shape) -> dict[str, Shape]:
@@ -84,5 +88,7 @@ def feature_shapes(selections: tuple[str, ...], shape: Shape) -> dict[str, Shape
         shapes[one.name] = max(known, least) if isinstance(known, int) else known
         width += one.width(shapes)
     if width != shape:
-        raise PolicyError(f"`{', '.join(selections)}` is {width} numbers wide, but {shape} are needed")
+        raise PolicyError(
+            f"`{', '.join(selections)}` is {width} numbers wide, but {shape} are needed"
+        )
     return shapes

@@ -4,7 +4,7 @@ Classes are named by import paths there; they are looked up in the tables below 
 Defaults are those of the original's constructors.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from dp_hub.policies.foreign.settings import Options
 from dp_hub.policies.selection import Shape
 
 Values = dict[str, Any]
+Pixels = Callable[[Sequence[str]], Any]
 _MODELS = "diffusion_policy.model.diffusion."
 _PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
 _SCHEDULES = {name: name for name in ("squaredcos_cap_v2", "linear", "scaled_linear")}
@@ -55,14 +56,14 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_of(cfg: Any, *, where: str, wanted: Mapping[str, str], pixels: Any) -> Plan:
+def plan_of(cfg: Any, *, where: str, wanted: Mapping[str, str], pixels: Pixels) -> Plan:
     """What the settings of a checkpoint ask for.
 
     Args:
         cfg: plain values, as `plain_settings` gives.
         where: the file, for the messages.
         wanted: feature for a key of the original's, where the usual one is not wanted.
-        pixels: how the policy scales pictures, ``vision.normalization``.
+        pixels: how the policy scales the pictures of the given keys, ``vision.normalization``.
     Raises:
         PolicyError: a class or a setting that dp_hub has nothing for; it is named.
     """
@@ -87,16 +88,13 @@ class _Draft:
 
     policy: Options
     naming: Naming
-    pixels: Any
+    pixels: Pixels
     values: Values = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     action_dim: int = 0
 
     def plan(self, where: str) -> Plan:
         self.naming.check_used(list(self.sources))
-        features: dict[str, Shape] = {}
-        for source in self.sources.values():
-            features |= feature_shapes(source.selections, source.shape)
         observations = [one for source in self.sources.values() for one in source.selections]
         try:
             config = build(
@@ -106,6 +104,9 @@ class _Draft:
             )
         except ConfigError as error:
             raise PolicyError(error.message, hint=error.hint) from None
+        features: dict[str, Shape] = {}
+        for source in self.sources.values():
+            features |= feature_shapes(source.selections, source.shape)
         features[config.action] = self.action_dim
         return Plan(config, features, self.sources, tuple(self.naming.notes))
 
@@ -114,8 +115,13 @@ class _Draft:
             self.values[name] = self.policy.whole(name)
         self.policy.same("pred_action_steps_only", False)
         self.values["objective"] = objective = _objective(self.policy)
-        if objective["solver"] == "ddpm" and objective["num_inference_steps"] < objective["train_steps"]:
-            self.naming.notes.append("the original's diffusers took no account of DDPM's skipped steps; here they count")
+        if (
+            objective["solver"] == "ddpm"
+            and objective["num_inference_steps"] < objective["train_steps"]
+        ):
+            self.naming.notes.append(
+                "the original's diffusers took no account of DDPM's skipped steps; here they count"
+            )
 
 
 def _objective(policy: Options) -> Values:
@@ -134,8 +140,8 @@ def _objective(policy: Options) -> Values:
         "prediction": scheduler.choice("prediction_type", _PREDICTIONS, "epsilon"),
         "clip_sample": scheduler.flag("clip_sample", True),
     }
-    fixed = {"variance_type": "fixed_small"} if solver == "ddpm" else {"set_alpha_to_one": True}
-    fixed |= {"trained_betas": None, "steps_offset": 0, "clip_sample_range": 1.0}
+    fixed: Values = {"trained_betas": None, "steps_offset": 0, "clip_sample_range": 1.0}
+    fixed |= {"variance_type": "fixed_small"} if solver == "ddpm" else {"set_alpha_to_one": True}
     for name, only in (fixed | {"thresholding": False, "timestep_spacing": "leading"}).items():
         scheduler.same(name, only)
     scheduler.end()
@@ -158,7 +164,9 @@ def _unet_low_dim(draft: _Draft) -> None:
     draft.values["conditioning"] = "global" if glob else "local" if local else "inpainting"
     model = policy.part("model")
     model.same("_target_", f"{_MODELS}conditional_unet1d.ConditionalUnet1D", None)
-    model.without_meaning("input_dim", "local_cond_dim", "global_cond_dim")  # as the weights have it
+    model.without_meaning(
+        "input_dim", "local_cond_dim", "global_cond_dim"
+    )  # as the weights have it
     draft.values["denoiser"] = _unet(model, step_embed_dim=256, kernel_size=3, scale=False)
     model.end()
 
@@ -225,16 +233,20 @@ def _hybrid(draft: _Draft) -> None:
     (draft.action_dim,) = meta.part("action").wholes("shape")
     keys = meta.raw("obs")
     for key in keys if isinstance(keys, dict) else ():
-        draft.sources[key] = _source(draft.naming, key, Options(keys[key], f"`shape_meta.obs.{key}`"))
+        draft.sources[key] = _source(
+            draft.naming, key, Options(keys[key], f"`shape_meta.obs.{key}`")
+        )
     crop = draft.policy.raw("crop_shape", (76, 76))
     group = draft.policy.flag("obs_encoder_group_norm", False)
     if crop is not None and not draft.policy.flag("eval_fixed_crop", False):
-        draft.naming.notes.append("the original also crops at random when it is evaluated; here "
-                                  "the centre is taken")
+        draft.naming.notes.append(
+            "the original also crops at random when it is evaluated; here the centre is taken"
+        )
+    pictures = [key for key, source in draft.sources.items() if not isinstance(source.shape, int)]
     draft.values["vision"] = {
         "crop": crop,
         "norm": "group" if group else "batch",
-        "normalization": draft.pixels,
+        "normalization": draft.pixels(pictures),
     }
 
 
@@ -245,8 +257,10 @@ def _source(naming: Naming, key: str, options: Options) -> Source:
         return Source((naming.picture(key),), (shape[1], shape[2], 3))
     if kind == "low_dim" and len(shape) == 1:
         return Source(naming.numbers(key, shape[0]), shape[0])
-    raise PolicyError(f"`{key}` is of shape {shape}, of type {kind}; only pictures (3, height, "
-                      "width) and numbers (width,) can be converted")
+    raise PolicyError(
+        f"`{key}` is of shape {shape}, of type {kind}; only pictures (3, height, "
+        "width) and numbers (width,) can be converted"
+    )
 
 
 _READERS: dict[str, Callable[[_Draft], None]] = {

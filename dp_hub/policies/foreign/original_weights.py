@@ -83,9 +83,9 @@ def policy_weights(weights: Weights, plan: Plan) -> dict[str, Tensor]:
             ours = _BETWEEN_LEVELS.sub(r"\1.", name.removeprefix("model."))
             state[f"denoiser.{ours}"] = weights.take(name)
         elif name.startswith(_VISION):
-            ours = _camera(weights, name, plan)
-            if ours is not None:
-                state[ours] = weights.take(name)
+            camera = _camera(weights, name, plan)
+            if camera is not None:
+                state[camera] = weights.take(name)
     weights.end()
     return state
 
@@ -125,7 +125,12 @@ def _normalizer(weights: Weights, plan: Plan) -> Normalizer:
         for one in map(parse_selection, selections):
             width = one.width(widths)
             part = slice(start, start + width)
-            _fill(normalizer[one.name], one.start, part, {"scale": scale, "offset": offset} | statistics)
+            _fill(
+                normalizer[one.name],
+                one.start,
+                part,
+                {"scale": scale, "offset": offset} | statistics,
+            )
             start += width
     return normalizer
 

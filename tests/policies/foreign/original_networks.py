@@ -170,10 +170,8 @@ def unet(
         out = conv_block(f"{name}.blocks.0", value)
         film = layer(F.linear, f"{name}.cond_encoder.1", F.mish(condition))[:, :, None]
         width = out.shape[1]
-        if film.shape[1] == 2 * width:
-            out = film[:, :width] * out + film[:, width:]
-        else:
-            out = out + film
+        scales = film.shape[1] == 2 * width
+        out = film[:, :width] * out + film[:, width:] if scales else out + film
         out = conv_block(f"{name}.blocks.1", out)
         if f"{name}.residual_conv.weight" in state:
             value = layer(F.conv1d, f"{name}.residual_conv", value)
