@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
-COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS = [
+    "convert",
+    "convert checkpoint",
+    "convert policy",
+    "check",
+    "export",
+    "record",
+    "record pusht",
+    "push",
+    "pull",
+    "serve",
+    "eval",
+]
 COMMANDS += ["edit", "finish", "log", "info", "diff"]
 
 

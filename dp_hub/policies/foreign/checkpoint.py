@@ -56,7 +56,7 @@ def convert_checkpoint(
         policy, plan = payload.policy(names or {})
     origin = {
         "converted from": f"`{source.name}`, a checkpoint of the original Diffusion Policy",
-        "sha256 of that file": f"`{_sha256(source)}`",
+        "sha256 of that file": f"`{sha256_of(source)}`",
         "its weights": payload.which_weights,
     } | payload.counters()
     told = origin | ({"notes": "; ".join(plan.notes)} if plan.notes else {})
@@ -134,6 +134,7 @@ def _is_state(value: object) -> bool:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -78,6 +78,10 @@ def lerobot_plan(path: Path) -> LerobotPlan:
         result["vision"] = vision
     else:
         notes = []
+    # Matters only if it is trained anew.
+    result["normalization"] = {"MEAN_STD": "gaussian", "IDENTITY": "identity"}.get(
+        modes[ACTION], "limits"
+    )
     result["mask_padding"] = options.flag("do_mask_loss_for_padding", False)
     options.without_meaning(*_TRAINING_ONLY)
     options.end()

@@ -15,7 +15,7 @@ _OURS_CHILDREN = {str(number): name for name, number in _CHILDREN.items()}
 _GRID = ".pool.pos_grid"
 
 
-def ours(name: str, cameras: Sequence[str]) -> str | None:
+def our_name(name: str, cameras: Sequence[str]) -> str | None:
     """Our name for a weight of LeRobot's; None for one that is not needed.
 
     Args:
@@ -37,7 +37,7 @@ def ours(name: str, cameras: Sequence[str]) -> str | None:
     return f"encoder.cameras.{cameras[int(found[1] or 0)]}.{_our_vision(found[2])}"
 
 
-def theirs(name: str, cameras: Sequence[str]) -> str:
+def their_name(name: str, cameras: Sequence[str]) -> str:
     """LeRobot's name for one of our weights, without the normaliser's. Raises KeyError."""
     if name.startswith("denoiser."):
         inner = name.removeprefix("denoiser.")

@@ -35,3 +35,10 @@ def _equal(one: Any, other: Any) -> bool:
         for left, right in zip(one, other, strict=True)
         for a, b in zip(left, right, strict=True)
     )
+
+
+def pixel_scale(normalization: Any) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation per colour of a ``vision.normalization``, as plain values."""
+    if isinstance(normalization, str):
+        return _NAMED[normalization]
+    return normalization["mean"], normalization["std"]
