@@ -10,7 +10,7 @@ from typing import Any
 from dp_hub.errors import PolicyError
 from dp_hub.policies.card import CardFacts
 from dp_hub.policies.diffusion import DiffusionPolicy
-from dp_hub.policies.foreign.loading import policy_with
+from dp_hub.policies.foreign.loading import check_new, policy_with
 from dp_hub.policies.foreign.names import TensorRef
 from dp_hub.policies.foreign.original_config import Plan, plan_of
 from dp_hub.policies.foreign.original_weights import Weights, picture_scale, policy_weights
@@ -45,12 +45,13 @@ def convert_checkpoint(
 
     Args:
         source: the ``.ckpt`` file.
-        to: the folder to make; an older policy there is replaced, anything else is refused.
+        to: the folder to make; it must not be there, or be empty.
         names: feature for a key of the original's observations, where the usual one is not wanted.
     Raises:
         PolicyError: something in the file is not plain, damaged, or has no counterpart here; it is
             named, and nothing is written.
     """
+    check_new(to)
     with open_torch_file(source) as file:
         payload = _Payload(file, source)
         policy, plan = payload.policy(names or {})

@@ -21,7 +21,7 @@ from dp_hub.policies.foreign.lerobot_folder import (
 )
 from dp_hub.policies.foreign.lerobot_names import our_name
 from dp_hub.policies.foreign.lerobot_norm import affine, fill
-from dp_hub.policies.foreign.loading import policy_with
+from dp_hub.policies.foreign.loading import check_new, policy_with
 from dp_hub.policies.foreign.pixels import pixel_normalization
 from dp_hub.policies.observing import SHARED, number_widths
 from dp_hub.policies.saving import save_policy
@@ -33,11 +33,12 @@ def convert_lerobot(source: str | Path, to: Path) -> Converted:
     Args:
         source: a folder with config.json and model.safetensors, or a name on the Hub; the
             statistics lie in its processors (LeRobot 0.4) or among the weights (before).
-        to: the folder to make; an older policy there is replaced, anything else is refused.
+        to: the folder to make; it must not be there, or be empty.
     Raises:
         PolicyError: something in it is missing, damaged, or has no counterpart here; it is named,
             and nothing is written.
     """
+    check_new(to)
     folder = _locate(source)
     plan = lerobot_plan(folder / CONFIG)
     weights = load_tensors(folder / WEIGHTS)

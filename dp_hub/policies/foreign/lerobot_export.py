@@ -21,6 +21,7 @@ from dp_hub.policies.foreign.lerobot_config import ACTION, ENVIRONMENT, STATE
 from dp_hub.policies.foreign.lerobot_folder import CONFIG, POSTPROCESSOR, PREPROCESSOR, WEIGHTS
 from dp_hub.policies.foreign.lerobot_names import their_name
 from dp_hub.policies.foreign.lerobot_norm import Mode, statistics
+from dp_hub.policies.foreign.loading import check_new
 from dp_hub.policies.foreign.pixels import pixel_scale
 from dp_hub.policies.saving import load_policy
 from dp_hub.policies.selection import Selection
@@ -37,12 +38,11 @@ def export_lerobot(source: str | Path, to: Path) -> Converted:
     Raises:
         PolicyError: LeRobot has no such policy; what it lacks is named, and nothing is written.
     """
+    check_new(to)
     policy = load_policy(source)
     if not isinstance(policy, DiffusionPolicy):
         raise PolicyError(f"{source} is no diffusion policy; only those are converted")
     _check(policy)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise PolicyError(f"{to} is there already", hint="name another folder")
     order = _order(policy)
     notes = [
         f"LeRobot has no parts of features: {one.name} is numbers {one.start} to {one.stop} only"

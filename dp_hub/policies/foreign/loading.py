@@ -1,6 +1,7 @@
 """A policy with converted weights: every one must be there and fit."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from accelerate import init_empty_weights
 from torch import Tensor
@@ -37,6 +38,12 @@ def policy_with(
             )
     policy.load_state_dict(dict(state), assign=True)
     return policy.eval()
+
+
+def check_new(folder: Path) -> None:
+    """Raises PolicyError unless there is nothing at ``folder``, or an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PolicyError(f"{folder} is there already", hint="name another folder")
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

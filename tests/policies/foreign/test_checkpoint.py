@@ -173,7 +173,8 @@ def test_the_averaged_weights_are_taken_where_they_were_used(tmp_path: Path) -> 
     for used in (True, False):
         cfg = settings("unet")
         cfg["training"]["use_ema"] = used
-        done = convert_checkpoint(write(tmp_path / "x.ckpt", cfg, model, ema), tmp_path / "p")
+        source = write(tmp_path / "x.ckpt", cfg, model, ema)
+        done = convert_checkpoint(source, tmp_path / f"{used}")
         taken = done.policy.state_dict()[f"denoiser.{name}"]
         assert torch.equal(taken, (ema if used else model)[f"model.{name}"])
         assert ("EMA" in done.origin["its weights"]) and (("no EMA" in str(done.origin)) != used)
@@ -210,7 +211,7 @@ def test_other_tasks_keep_their_names_and_can_be_given_others(tmp_path: Path) ->
     assert done.policy.config.observations == ("observation.state",)
     assert any("--map obs=" in note for note in done.notes)
     names = {"obs": "observation.all[3:23]"}
-    done = convert_checkpoint(source, tmp_path / "p", names=names)
+    done = convert_checkpoint(source, tmp_path / "q", names=names)
     assert done.policy.features == {"observation.all": 23, "action": 2}
     assert torch.equal(done.policy.normalizer["observation.all"].scale[:3], torch.ones(3))
 
@@ -415,13 +416,13 @@ def test_settings_that_never_end_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "x.ckpt", "have no end")
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_what_is_there_already_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "p"
-    target.mkdir()
-    (target / "thesis.txt").write_text("mine")
-    with pytest.raises(PolicyError, match="something else than a policy"):
+    convert_checkpoint(plain(tmp_path), target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    with pytest.raises(PolicyError, match="is there already"):
         convert_checkpoint(plain(tmp_path), target)
-    assert [path.name for path in target.iterdir()] == ["thesis.txt"]
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
 def test_widths_of_the_test_are_those_of_pusht() -> None:
