@@ -16,7 +16,7 @@ from dp_hub.policies.foreign.settings import Options
 from dp_hub.policies.selection import Shape
 
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
-_TRAINING_ONLY = (
+TRAINING_ONLY = (
     *("device", "use_amp", "use_peft", "push_to_hub", "repo_id", "private", "tags", "license"),
     *("pretrained_path", "drop_n_last_frames", "pretrained_backbone_weights"),
     *("compile_model", "compile_mode", "optimizer_lr", "optimizer_betas", "optimizer_eps"),
@@ -83,7 +83,7 @@ def lerobot_plan(path: Path) -> LerobotPlan:
         modes[ACTION], "limits"
     )
     result["mask_padding"] = options.flag("do_mask_loss_for_padding", False)
-    options.without_meaning(*_TRAINING_ONLY)
+    options.without_meaning(*TRAINING_ONLY)
     options.end()
     return LerobotPlan(result, ordered, modes, tuple(notes))
 
@@ -97,9 +97,9 @@ def _features(options: Options) -> tuple[dict[str, Shape], dict[str, Mode]]:
     old = options.raw("input_shapes", None)
     if old is not None:
         return _features_of_2024(options, old)
-    mapping = options.raw(
-        "normalization_mapping", {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"}
-    )
+    usual = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"}
+    mapping = options.raw("normalization_mapping", usual)
+    mapping = Options(mapping, "`normalization_mapping`").rest()
     features: dict[str, Shape] = {}
     modes: dict[str, Mode] = {}
     for which in ("input_features", "output_features"):
@@ -160,7 +160,7 @@ def _objective(options: Options) -> dict[str, Any]:
     schedules = {name: name for name in ("squaredcos_cap_v2", "linear", "scaled_linear")}
     steps = options.whole("num_train_timesteps", 100)
     options.same("clip_sample_range", 1.0)
-    inference = options.raw("num_inference_steps", None)
+    inference = options.whole_or_none("num_inference_steps")
     return {
         "kind": "diffusion",
         "solver": options.choice("noise_scheduler_type", {"DDPM": "ddpm", "DDIM": "ddim"}, "DDPM"),
@@ -176,15 +176,10 @@ def _objective(options: Options) -> dict[str, Any]:
     }
 
 
-def _size(options: Options, name: str) -> tuple[int, ...] | None:
-    size = options.raw(name, None)
-    return None if size is None else Options({name: size}, "config.json").wholes(name)
-
-
 def _vision(options: Options) -> tuple[dict[str, Any], list[str]]:
     options.same("vision_backbone", "resnet18")
     n_keypoints = options.whole("spatial_softmax_num_keypoints", 32)
-    crop, resize = (_size(options, name) for name in ("crop_shape", "resize_shape"))
+    crop, resize = options.size("crop_shape"), options.size("resize_shape")
     ratio = options.number("crop_ratio", 1.0)
     if resize is not None:  # then LeRobot looks at the ratio only
         height, width = resize

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def policy_with(
     Raises:
         PolicyError: weights are missing, left over or of other shapes; they are named.
     """
-    with init_empty_weights(include_buffers=False):
+    with torch.device("meta"):  # of settings that claim too much, nothing is ever made
         policy = make_policy(config, features)
     expected = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
@@ -36,6 +37,8 @@ def policy_with(
                 f"the weights in {where} are not those its settings speak of: `{name}` is "
                 f"{_shape(there)}, and should be {_shape(here)}"
             )
+    with init_empty_weights(include_buffers=False):
+        policy = make_policy(config, features)
     policy.load_state_dict(dict(state), assign=True)
     return policy.eval()
 

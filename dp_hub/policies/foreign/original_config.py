@@ -17,6 +17,7 @@ from dp_hub.policies.selection import Shape
 
 Values = dict[str, Any]
 Pixels = Callable[[Sequence[str]], Any]
+_MOST_LAYERS = 1000
 _MODELS = "diffusion_policy.model.diffusion."
 _PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "v_prediction": "v"}
 _SCHEDULES = {name: name for name in ("squaredcos_cap_v2", "linear", "scaled_linear")}
@@ -128,7 +129,7 @@ def _objective(policy: Options) -> Values:
     scheduler = policy.part("noise_scheduler")
     solver = scheduler.choice("_target_", _SOLVERS)
     steps = scheduler.whole("num_train_timesteps", 1000)
-    inference = policy.raw("num_inference_steps", None)
+    inference = policy.whole_or_none("num_inference_steps")
     values = {
         "kind": "diffusion",
         "solver": solver,
@@ -204,10 +205,11 @@ def _transformer(
     draft.values["conditioning"] = "global" if as_cond else "inpainting"
     draft.values["denoiser"] = {
         "kind": "transformer",
-        **{name: options.whole(name, usual[name]) for name in ("n_layer", "n_head", "n_emb")},
+        "n_layer": options.whole("n_layer", usual["n_layer"], most=_MOST_LAYERS),
+        **{name: options.whole(name, usual[name]) for name in ("n_head", "n_emb")},
         **{name: options.number(name, usual[name]) for name in ("p_drop_emb", "p_drop_attn")},
         "causal_attn": options.flag("causal_attn", causal),
-        "n_cond_layers": options.whole("n_cond_layers", 0),
+        "n_cond_layers": options.whole("n_cond_layers", 0, most=_MOST_LAYERS),
     }
 
 
@@ -230,13 +232,16 @@ def _hybrid(draft: _Draft) -> None:
     """Numbers, and pictures through robomimic's encoder."""
     draft.steps()
     meta = draft.policy.part("shape_meta")
-    (draft.action_dim,) = meta.part("action").wholes("shape")
+    shape = meta.part("action").wholes("shape")
+    if len(shape) != 1:
+        raise PolicyError(f"actions are of shape {shape}; only lists of numbers can be converted")
+    draft.action_dim = shape[0]
     keys = meta.raw("obs")
     for key in keys if isinstance(keys, dict) else ():
         draft.sources[key] = _source(
             draft.naming, key, Options(keys[key], f"`shape_meta.obs.{key}`")
         )
-    crop = draft.policy.raw("crop_shape", (76, 76))
+    crop = draft.policy.size("crop_shape", (76, 76))
     group = draft.policy.flag("obs_encoder_group_norm", False)
     if crop is not None and not draft.policy.flag("eval_fixed_crop", False):
         draft.naming.notes.append(

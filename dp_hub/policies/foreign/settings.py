@@ -10,6 +10,8 @@ from dp_hub.policies.foreign.names import Record
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _MOST_NODES = 100_000
 _MOST_LEVELS = 60
+_MOST = 1_000_000  # of widths and steps: before a network is made, nothing shows that they are real
+_MOST_ENTRIES = 32
 _ABSENT = object()
 
 
@@ -101,11 +103,24 @@ class Options:
             raise PolicyError(f"{self._where} lacks `{name}`")
         return value
 
-    def whole(self, name: str, default: Any = _ABSENT) -> int:
-        """An int. Raises PolicyError."""
+    def whole(self, name: str, default: Any = _ABSENT, *, most: int = _MOST) -> int:
+        """An int from 0 to ``most``. Raises PolicyError."""
         value = self.raw(name, default)
-        if type(value) is not int:
-            self._unfit(name, value, "a whole number")
+        if not _is_whole(value, most):
+            self._unfit(name, value, f"a whole number up to {most:,}")
+        return value
+
+    def whole_or_none(self, name: str) -> int | None:
+        """An int, or None where there is none. Raises PolicyError."""
+        return self.whole(name) if self._left.get(name) is not None else self._left.pop(name, None)
+
+    def size(self, name: str, default: Any = None) -> tuple[int, ...] | None:
+        """A height and a width, or None. Raises PolicyError."""
+        value = self.raw(name, default)
+        if value is not None:
+            self._left[name] = value
+            if len(value := self.wholes(name)) != 2:
+                self._unfit(name, value, "a height and a width")
         return value
 
     def number(self, name: str, default: Any = _ABSENT) -> float:
@@ -125,8 +140,9 @@ class Options:
     def wholes(self, name: str, default: Any = _ABSENT) -> tuple[int, ...]:
         """Several ints. Raises PolicyError."""
         value = self.raw(name, default)
-        if not isinstance(value, list | tuple) or any(type(one) is not int for one in value):
-            self._unfit(name, value, "a list of whole numbers")
+        fits = isinstance(value, list | tuple) and len(value) <= _MOST_ENTRIES
+        if not fits or not all(_is_whole(one, _MOST) for one in value):
+            self._unfit(name, value, "a short list of whole numbers")
         return tuple(value)
 
     def choice(self, name: str, known: Mapping[str, Any], default: Any = _ABSENT) -> Any:
@@ -167,6 +183,10 @@ class Options:
             f"`{name}` of {self._where} is {_shown(value)}; only {expected} can be converted",
             hint=hint,
         )
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
 
 
 def _shown(value: Any) -> str:

@@ -8,11 +8,21 @@ from pathlib import Path
 import dill
 import pytest
 import torch
-from original_checkpoints import CROP, WIDTH, model_state, payload, settings, standing_in, write
+from original_checkpoints import (
+    CROP,
+    POLICIES,
+    WIDTH,
+    model_state,
+    payload,
+    settings,
+    standing_in,
+    write,
+)
 from original_networks import run_transformer, see, transformer, unet
 
 from dp_hub.errors import PolicyError
 from dp_hub.policies.foreign.checkpoint import convert_checkpoint
+from dp_hub.policies.foreign.original_config import plan_of
 from dp_hub.policies.saving import load_policy
 
 REAL = Path(__file__).parent / "data" / "real_omegaconf.ckpt"
@@ -295,6 +305,7 @@ REFUSALS = {
     "a horizon that does not halve": ({"horizon": 9}, ["9"]),
     "too many steps": ({"n_action_steps": 8}, ["7"]),
     "other weights": ({"model__down_dims": [16, 64]}, ["down_modules", "(64"]),
+    "more than any machine holds": ({"model__down_dims": [800_000] * 2}, ["down_modules"]),
     "a network that is not there": ({"model": None}, ["model"]),
 }
 
@@ -303,6 +314,28 @@ REFUSALS = {
 def test_what_has_no_counterpart_is_named_and_refused(name: str, tmp_path: Path) -> None:
     changes, words = REFUSALS[name]
     refused(plain(tmp_path, **changes), *words)
+
+
+ODD = [None, True, -1, 0, 10**9, 1.5, "x", "", [], [1], [[]], [-1, 2], {}, {"a": 1}, [10**9] * 3]
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_no_odd_value_in_the_settings_gives_a_traceback(kind: str) -> None:
+    policy = settings(kind)["policy"]
+    places = [(name,) for name in policy]
+    places += [
+        (name, inner) for name, part in policy.items() if isinstance(part, dict) for inner in part
+    ]
+    tried = refusals = 0
+    for place in places:
+        for value in ODD:
+            cfg = settings(kind, **{"__".join(place): value})
+            tried += 1
+            try:
+                plan_of(cfg, where="x.ckpt", wanted={}, pixels=lambda keys: "imagenet")
+            except PolicyError:
+                refusals += 1
+    assert tried > 200 and refusals > 0.8 * tried
 
 
 def test_a_transformer_that_inpaints_with_the_step_as_condition_is_refused(tmp_path) -> None:

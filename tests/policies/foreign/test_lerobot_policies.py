@@ -25,6 +25,7 @@ from dp_hub.policies.config import (
 )
 from dp_hub.policies.diffusion import make_policy
 from dp_hub.policies.foreign.lerobot import convert_lerobot
+from dp_hub.policies.foreign.lerobot_config import TRAINING_ONLY, lerobot_plan
 from dp_hub.policies.foreign.lerobot_export import export_lerobot
 from dp_hub.policies.saving import load_policy, save_policy
 
@@ -313,6 +314,33 @@ def test_what_never_changed_is_told_and_not_blown_up(tmp_path: Path) -> None:
     torch.testing.assert_close(seen, torch.full_like(seen, -1.0))
     result = predicted(policy, obs | {"observation.state": constant})[0]
     torch.testing.assert_close(result, stats["action"]["min"].expand_as(result), atol=1e-3, rtol=0)
+
+
+ODD = [None, True, -1, 0, 10**9, 1.5, "x", "", [], [1], [[]], [-1, 2], {}, {"a": 1}, [10**9] * 3]
+
+
+@pytest.mark.parametrize("key", settings(True, environment=True))
+def test_no_odd_value_in_the_settings_gives_a_traceback(key: str, tmp_path: Path) -> None:
+    folder = low_dim(tmp_path)
+    refusals = 0
+    for value in ODD:
+        config = settings(False, environment=True) | {key: value}
+        (folder / "config.json").write_text(json.dumps(config))
+        try:
+            lerobot_plan(folder / "config.json").config("imagenet", "here")
+        except PolicyError:
+            refusals += 1
+    assert refusals or key in TRAINING_ONLY
+
+
+def test_nesting_without_end_is_a_sentence(tmp_path: Path) -> None:
+    folder = low_dim(tmp_path)
+    (folder / "config.json").write_text('{"a": ' + "[" * 100_000)
+    refused(folder, "not valid JSON")
+
+
+def test_widths_that_no_machine_holds_are_refused_before_anything_is_made(tmp_path) -> None:
+    refused(low_dim(tmp_path, down_dims=[800_000, 800_000]), "down_modules")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "policy_preprocessor.json"])
