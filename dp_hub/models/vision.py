@@ -129,7 +129,11 @@ class VisionEncoder(nn.Module):
         self.register_buffer("shift", shift, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """float (N, out_dim) of images, uint8 (N, H, W, 3).
+        """float (N, out_dim) of images, uint8 (N, H, W, 3). Raises PolicyError as `feature_map`."""
+        return self.pool(self.feature_map(images))
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """What is pooled, float (N, 512, h, w), of images, uint8 (N, H, W, 3).
 
         Raises:
             PolicyError: not uint8, or of another size.
@@ -139,7 +143,7 @@ class VisionEncoder(nn.Module):
                 f"pictures are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, "
                 f"{self.image_hw[0]}, {self.image_hw[1]}, 3)"
             )
-        return self.pool(self.backbone(self.prepare(images)))
+        return self.backbone(self.prepare(images))
 
     def prepare(self, images: Tensor) -> Tensor:
         """What the ResNet sees: float (N, 3, h, w), resized, cropped and normalised."""

@@ -23,7 +23,7 @@ from dp_hub.policies.foreign.lerobot_names import our_name
 from dp_hub.policies.foreign.lerobot_norm import affine, fill
 from dp_hub.policies.foreign.loading import check_new, policy_with
 from dp_hub.policies.foreign.pixels import pixel_normalization
-from dp_hub.policies.observing import SHARED, number_widths
+from dp_hub.policies.observing import camera_key, number_widths
 from dp_hub.policies.saving import save_policy
 
 
@@ -79,7 +79,7 @@ def _locate(source: str | Path) -> Path:
 
 def _renamed(weights: dict[str, Tensor], plan: LerobotPlan, where: str) -> dict[str, Tensor]:
     shared = plan.values.get("vision", {}).get("share_weights", False)
-    cameras = [SHARED] if shared else [name.replace(".", "__") for name in plan.pictures]
+    cameras = list(dict.fromkeys(camera_key(name, shared=shared) for name in plan.pictures))
     state = {}
     for name, value in weights.items():
         try:

@@ -19,6 +19,7 @@ from dp_hub.errors import PolicyError
 from dp_hub.models.normalizer import STATISTICS, FeatureNormalizer, Normalizer
 from dp_hub.policies.foreign.names import TensorRef
 from dp_hub.policies.foreign.original_config import Plan
+from dp_hub.policies.observing import camera_key
 from dp_hub.policies.selection import parse_selection
 
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -145,7 +146,7 @@ def _camera(weights: Weights, name: str, plan: Plan) -> str | None:
     key, _, rest = name.removeprefix(_VISION).partition(".")
     if key not in plan.sources:
         return None  # left for `Weights.end` to tell of
-    feature = plan.sources[key].selections[0].replace(".", "__")
+    feature = camera_key(plan.sources[key].selections[0], shared=False)
     if rest.startswith(("nets.0.", "nets.1.")) or rest in ("pool.pos_x", "pool.pos_y"):
         weights.leave(name)
         return None
