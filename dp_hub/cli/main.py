@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from dp_hub import __version__
 from dp_hub.cli import (
     check,
+    compare,
     convert,
     convert_policies,
     diff,
@@ -24,6 +25,7 @@ from dp_hub.cli import (
     pull,
     push,
     record,
+    runs,
     serve,
 )
 from dp_hub.errors import DpHubError
@@ -64,6 +66,8 @@ app.command("pull")(pull.pull)
 app.command("log")(log.log)
 app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("runs")(runs.runs)
 
 
 def _version(wanted: bool) -> None:

@@ -5,20 +5,9 @@ import sys
 
 import pytest
 
-COMMANDS = [
-    "convert",
-    "convert checkpoint",
-    "convert policy",
-    "check",
-    "export",
-    "record",
-    "record pusht",
-    "push",
-    "pull",
-    "serve",
-    "eval",
-]
-COMMANDS += ["edit", "finish", "log", "info", "diff"]
+COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
+COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs"]
+COMMANDS += ["convert checkpoint", "convert policy"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

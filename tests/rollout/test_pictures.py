@@ -49,7 +49,7 @@ def test_picture_of_an_episode_shows_the_agents_way(evaluation: Evaluation) -> N
 def test_video_has_a_frame_per_step_and_holds_the_end(
     evaluation: Evaluation, tmp_path: Path
 ) -> None:
-    path = write_video(evaluation, tmp_path / "sub" / "show.mp4", first_executed=1, tiles=3)
+    path = write_video(evaluation, tmp_path / "sub" / "show.mp4", tiles=3)
     with av.open(str(path)) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 17 + 15
