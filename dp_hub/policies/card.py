@@ -56,6 +56,8 @@ class CardFacts:
         license: an SPDX identifier as the Hub spells it (``mit``), or None.
         command: what trained it, or None.
         tags: further tags for the Hub, such as the task's name.
+        trained_with: what code trained it.
+        origin: for one that was converted: facts about where it came from, by name.
     """
 
     dataset: DatasetRecord | None = None
@@ -63,6 +65,8 @@ class CardFacts:
     license: str | None = None
     command: str | None = None
     tags: Sequence[str] = ()
+    trained_with: str = "dp_hub"
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def card_text(policy: Policy, facts: CardFacts) -> str:
@@ -70,6 +74,8 @@ def card_text(policy: Policy, facts: CardFacts) -> str:
     kind = KINDS[policy.config.kind]
     header = yaml.safe_dump(_front_matter(kind, facts), sort_keys=False, allow_unicode=True)
     parts = [f"---\n{header}---\n", f"# {kind.title}\n", _summary(policy, facts)]
+    if facts.origin:
+        parts.append("## Where it comes from\n\n" + _table(("", ""), facts.origin))
     if facts.numbers:
         parts.append("## Numbers\n\n" + _table(("", ""), facts.numbers))
     if facts.command:
@@ -102,7 +108,8 @@ def _summary(policy: Policy, facts: CardFacts) -> str:
         rows["dataset fingerprint"] = f"`{facts.dataset.fingerprint}`"
     return (
         "A policy that turns the last observations of a robot into a chunk of actions "
-        f"({KINDS[config.kind].paper}), trained with dp_hub.\n\n" + _table(("", ""), rows)
+        f"({KINDS[config.kind].paper}), trained with {facts.trained_with}.\n\n"
+        + _table(("", ""), rows)
     )
 
 

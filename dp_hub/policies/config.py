@@ -95,6 +95,15 @@ class TransformerConfig(Config):
         return value
 
 
+class PixelScale(Config):
+    """Pixels of 0 to 1 become ``(pixel - mean) / std``, per colour."""
+
+    mean: tuple[float, float, float]
+    """Red, green, blue."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    """Red, green, blue."""
+
+
 class CameraConfig(Config):
     """What sees a picture: a ResNet18, trained from scratch."""
 
@@ -104,8 +113,8 @@ class CameraConfig(Config):
     """Height and width, px: cut at random while training, from the centre otherwise."""
     norm: Literal["group", "batch"] = "group"
     """Group norm, as the paper's; batch norm does not go well with averaged weights."""
-    normalization: Literal["minus_one_one", "imagenet"] = "minus_one_one"
-    """How pixels are scaled."""
+    normalization: Literal["minus_one_one", "imagenet"] | PixelScale = "minus_one_one"
+    """How pixels are scaled: by name, or by ``mean`` and ``std`` of red, green and blue."""
     share_weights: bool = False
     """One network for all cameras rather than one each."""
 
@@ -119,6 +128,8 @@ class VisionConfig(CameraConfig):
     """Of the spatial softmax."""
     feature_dim: PositiveInt = 64
     """Numbers per picture after the spatial softmax."""
+    output_relu: bool = True
+    """A ReLU behind the linear layer: robomimic's encoder of observations and LeRobot have one."""
 
 
 class DiffusionObjective(Config):
