@@ -5,13 +5,15 @@ import multiprocessing
 import os
 import signal
 import socket
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-from dp_hub_recipes.train import main, train
+import torch._dynamo  # optimisers import it when they are first used
+from dp_hub_recipes.train import train
 from safetensors.torch import load_file
 
 from dp_hub.config import build
@@ -71,7 +73,11 @@ def lines_of(out_dir):
 
 
 def weights(out_dir):
-    return load_file(out_dir / "policy" / "model.safetensors")
+    """The policy's and, as they move further, the trained ones of the newest checkpoint."""
+    found = load_file(out_dir / "policy" / "model.safetensors")
+    newest = max((out_dir / "checkpoints").glob("step_*"))
+    trained = load_file(newest / "model.safetensors")
+    return found | {f"trained/{name}": value for name, value in trained.items()}
 
 
 def everything(out_dir, *, leave_out=("elapsed_s", "config", "kept")):
@@ -99,20 +105,36 @@ def assert_same_run(one, other, **options):
 def largest_difference(one, other):
     """Between two sets of tensors of the same names."""
     assert one.keys() == other.keys() and len(one) > 10
-    return max((one[name] - other[name]).abs().max().item() for name in one)
+    largest = max((one[name] - other[name]).abs().max().item() for name in one)
+    print(f"largest difference {largest:.2e}")
+    return largest
 
 
-# Processes are forked from one that has imported everything and trained nothing: autograd does not
-# survive a fork, and importing takes longer than these runs.
 _context = multiprocessing.get_context("forkserver")
 
 
 def start(work, *arguments, **environ) -> BaseProcess:
     """``work(*arguments)`` in a process of its own with these variables; not waited for."""
-    _context.set_forkserver_preload(["made_runs"])
+    _have_imports_ready()
     process = _context.Process(target=_work, args=(work, arguments, environ))
     process.start()
     return process
+
+
+def _have_imports_ready() -> None:
+    """Fork from a process that has imported everything and trained nothing.
+
+    Importing takes longer than these runs, and autograd does not survive a fork.
+    """
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])
+    try:
+        _context.set_forkserver_preload(["made_runs"])
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def start_together(n, work, *arguments) -> list[BaseProcess]:
@@ -134,23 +156,20 @@ def end(processes, *, status=0, timeout_s=60):
         assert process.exitcode == status, process.exitcode
 
 
-def kill(processes):
+def kill(processes) -> bool:
+    """Kill processes outright; False if they had ended, and well, before that."""
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
     for process in processes:
         process.join(30)
-        assert process.exitcode == -signal.SIGKILL, process.exitcode
+        assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+    return all(process.exitcode for process in processes)
 
 
 def run_made(out_dir, changes, resume):
     """Train on the demonstrations above."""
     torch.set_num_threads(1)
     train(configuration(out_dir, **changes), demonstrations(), resume=resume)
-
-
-def run_command(*arguments):
-    """The recipe's command line; its messages go to ``stderr.txt`` in out_dir's parent."""
-    raise SystemExit(main(list(arguments)))
 
 
 def _work(work, arguments, environ):
