@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from dp_hub.policies.card import CardFacts
 from dp_hub.policies.diffusion import DiffusionPolicy
 from dp_hub.policies.saving import save_policy
-from dp_hub.training.checkpoints import checkpoint_path, read_checkpoint
+from dp_hub.training.checkpoints import PREFIX, checkpoint_path, read_checkpoint
 from dp_hub.training.config import TrainConfig
 from dp_hub.training.progress import clock_time
 from dp_hub.training.run import CHECKPOINTS, Run, best_kept
@@ -36,6 +37,8 @@ def save_best(run: Run, config: TrainConfig, command: str | None = None) -> list
     that they were chosen by, so what is reported of them must be measured on others.
     """
     out_dir, folders = Path(config.out_dir), []
+    for earlier in (out_dir / BEST).glob(f"{PREFIX}*"):
+        shutil.rmtree(earlier)
     group = "ema" if run.ema else "model"
     for one in best_kept(run.kept, config.keep_best):
         path = checkpoint_path(out_dir / CHECKPOINTS, one.step)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -11,7 +12,16 @@ import numpy as np
 import pytest
 import torch
 from dp_hub_recipes.train import main, train
-from made_runs import assert_same_run, configuration, demonstrations, everything, lines_of
+from made_runs import (
+    NO_CHANCE,
+    assert_same_run,
+    configuration,
+    demonstrations,
+    everything,
+    largest_difference,
+    lines_of,
+    weights,
+)
 from safetensors.torch import load_file
 
 from dp_hub.dataset.convert import convert
@@ -100,6 +110,73 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
     by_loss = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
     best = min(by_loss, key=by_loss.get)
     assert kept == sorted({f"step_{best:08d}", "step_00000020"})
+
+
+def test_policies_of_the_best_checkpoints_are_written_beside_the_last_one(tmp_path):
+    changes = {"save_every": 4, "eval_every": 4, "keep_best": 2}
+    run = train(configuration(tmp_path, **changes), demonstrations(), command="the command")
+    losses = {line["step"]: line["val/loss"] for line in lines_of(tmp_path) if "val/loss" in line}
+    best = {step for step in sorted(losses, key=losses.get)[:2] if step != run.step}
+    assert best and {path.name for path in (tmp_path / "best").iterdir()} == {
+        f"step_{step:08d}" for step in best
+    }
+    for step in best:
+        folder = tmp_path / "best" / f"step_{step:08d}"
+        averaged = load_file(tmp_path / "checkpoints" / folder.name / "ema.safetensors")
+        chosen = load_policy(folder).state_dict()
+        assert all(torch.equal(value, averaged[name]) for name, value in chosen.items())
+        card = (folder / "README.md").read_text()
+        assert f"optimiser steps | {step} " in card and f"{-losses[step]:.4g}" in card
+
+
+def test_best_of_an_earlier_end_are_not_left_beside_those_of_a_later_one(tmp_path):
+    changes = {"save_every": 4, "eval_every": 4, "keep_best": 2}
+    train(configuration(tmp_path, **changes, steps=12), demonstrations())
+    (tmp_path / "best" / "notes.txt").write_text("mine")
+    run = train(configuration(tmp_path, **changes, steps=40), demonstrations(), resume=True)
+    kept = {f"step_{one.step:08d}" for one in run.kept if one.step != run.step}
+    found = {path.name for path in (tmp_path / "best").iterdir()} - {"notes.txt"}
+    assert found <= kept and (tmp_path / "best" / "notes.txt").exists()
+
+
+def test_numbers_of_a_run_tell_of_gradient_speed_waiting_and_memory(tmp_path):
+    train(configuration(tmp_path, grad_accumulation=2), demonstrations())
+    lines = [line for line in lines_of(tmp_path) if "train/loss" in line]
+    assert len(lines) == 4
+    for line in lines:
+        assert (0 < line["train/grad_norm"] < 100 and 0 < line["train/lr"] <= 1e-3) or (
+            line["step"] == 20
+        )
+        assert line["train/windows_per_s"] > 100
+        assert 0 < line["train/data_wait_share"] < 1
+        assert 0.05 < line["train/memory_gb"] < 50
+
+
+def test_compiled_networks_train_as_others_and_keep_the_names_of_their_weights(tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    policy = {**NO_CHANCE, "denoiser": {"kind": "mlp", "width": 8, "depth": 1}}
+    changes = {"policy": policy, "steps": 6, "save_every": 3, "keep_last": 9}
+    train(configuration(tmp_path / "plain", **changes), demonstrations())
+    train(configuration(tmp_path / "compiled", compile=True, **changes), demonstrations())
+    one, other = (weights(tmp_path / name) for name in ("plain", "compiled"))
+    assert largest_difference(one, other) < 1e-5
+    assert not any("_orig_mod" in name for name in other)
+    load_policy(tmp_path / "compiled" / "policy")
+    # A compiled run continues exactly too.
+    shutil.rmtree(tmp_path / "compiled" / "checkpoints" / "step_00000006")
+    config = configuration(tmp_path / "compiled", compile=True, **changes)
+    train(config, demonstrations(), resume=True)
+    again = weights(tmp_path / "compiled")
+    assert all(torch.equal(other[name], again[name]) for name in other)
+
+
+def test_compiling_without_a_compiler_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"none of g\+\+, clang\+\+ is there") as caught:
+        train(configuration(tmp_path / "run", compile=True), demonstrations())
+    assert caught.value.hint == "install g++, or leave compile out"
 
 
 def test_run_limited_by_minutes_ends_in_time_with_a_falling_rate(tmp_path):
