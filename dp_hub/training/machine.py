@@ -178,6 +178,16 @@ def compile_networks(policy: nn.Module, device: torch.device) -> None:
             f"`compile` is true, but none of {', '.join(compilers)} is there to compile with",
             hint="install g++, or leave compile out",
         )
-    for part in policy.children():
-        if any(True for _ in part.parameters()):
-            part.compile()
+    for part in _called_parts(policy):
+        part.compile()
+
+
+def _called_parts(module: nn.Module) -> Iterator[nn.Module]:
+    """The largest parts with weights that are called as they are, not by verbs of their own."""
+    for part in module.children():
+        if not any(True for _ in part.parameters()):
+            continue
+        if type(part).forward is not nn.Module.forward:
+            yield part
+        else:
+            yield from _called_parts(part)

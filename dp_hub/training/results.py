@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dp_hub.policies.card import CardFacts
-from dp_hub.policies.diffusion import DiffusionPolicy
+from dp_hub.policies.kinds import Policy
 from dp_hub.policies.saving import save_policy
 from dp_hub.training.checkpoints import PREFIX, checkpoint_path, read_checkpoint
 from dp_hub.training.config import TrainConfig
@@ -58,14 +58,14 @@ def hardware() -> str:
     return f"{torch.get_num_threads()} CPU threads"
 
 
-def _with_weights(policy: DiffusionPolicy, weights: Mapping[str, Tensor]) -> DiffusionPolicy:
+def _with_weights(policy: Policy, weights: Mapping[str, Tensor]) -> Policy:
     other = copy.deepcopy(policy)
     other.load_state_dict(dict(weights))
     return other.eval()
 
 
 def _save(
-    policy: DiffusionPolicy,
+    policy: Policy,
     folder: Path,
     run: Run,
     config: TrainConfig,

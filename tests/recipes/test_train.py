@@ -152,23 +152,18 @@ def test_numbers_of_a_run_tell_of_gradient_speed_waiting_and_memory(tmp_path):
         assert 0.05 < line["train/memory_gb"] < 50
 
 
-def test_compiled_networks_train_as_others_and_keep_the_names_of_their_weights(tmp_path):
+def test_compiled_networks_train_as_others_and_weights_keep_their_names(tmp_path, monkeypatch):
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
     policy = {**NO_CHANCE, "denoiser": {"kind": "mlp", "width": 8, "depth": 1}}
-    changes = {"policy": policy, "steps": 6, "save_every": 3, "keep_last": 9}
+    changes = {"policy": policy, "steps": 6}
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # in this process
     train(configuration(tmp_path / "plain", **changes), demonstrations())
     train(configuration(tmp_path / "compiled", compile=True, **changes), demonstrations())
     one, other = (weights(tmp_path / name) for name in ("plain", "compiled"))
     assert largest_difference(one, other) < 1e-5
     assert not any("_orig_mod" in name for name in other)
     load_policy(tmp_path / "compiled" / "policy")
-    # A compiled run continues exactly too.
-    shutil.rmtree(tmp_path / "compiled" / "checkpoints" / "step_00000006")
-    config = configuration(tmp_path / "compiled", compile=True, **changes)
-    train(config, demonstrations(), resume=True)
-    again = weights(tmp_path / "compiled")
-    assert all(torch.equal(other[name], again[name]) for name in other)
 
 
 def test_compiling_without_a_compiler_says_so(tmp_path, monkeypatch):

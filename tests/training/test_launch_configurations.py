@@ -32,7 +32,7 @@ def test_first_machine_of_two_starts_its_half_of_the_processes():
     prepare_multi_gpu_env(args)
     assert args.multi_gpu and (args.nproc_per_node, args.nnodes, args.node_rank) == ("4", "2", 1)
     # One address that both machines know: the first's.
-    assert (args.master_addr, args.master_port) == ("10.0.0.7", "29500")
+    assert args.rdzv_endpoint == "10.0.0.7:29500"
     assert args.training_script_args == ["CONFIG.yaml", "--steps", "3"]
 
 

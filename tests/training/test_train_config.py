@@ -36,7 +36,7 @@ def test_pusht_state_is_the_papers():
         2,
         8,
     )
-    assert (config.batch_size, config.epochs, config.optimizer.warmup_steps) == (256, 5000, 500)
+    assert (config.batch_size, config.steps, config.optimizer.warmup_steps) == (256, 210_000, 500)
     assert config.optimizer.betas == (0.95, 0.999)
     assert (config.optimizer.lr, config.optimizer.weight_decay) == (1e-4, 1e-6)
     assert (config.split.val_ratio, config.split.max_train_episodes) == (0.02, 90)
