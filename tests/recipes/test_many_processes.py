@@ -92,10 +92,10 @@ def test_two_processes_with_half_the_batch_learn_what_one_does(dataset_folder, t
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": {"max_grad_norm": 0.01}}])
 def test_two_calls_with_half_the_batch_learn_what_one_does(tmp_path, changes):
-    one = trained(tmp_path / "one", steps=4, **changes)
-    two = trained(tmp_path / "two", steps=4, batch_size=16, grad_accumulation=2, **changes)
+    one = trained(tmp_path / "one", batch_size=48, **changes)  # of 3 or 4 epochs
+    two = trained(tmp_path / "two", batch_size=24, grad_accumulation=2, **changes)
     assert largest_difference(one, two) < ROUNDING
-    half = trained(tmp_path / "half", steps=4, batch_size=16, **changes)
+    half = trained(tmp_path / "half", batch_size=24, **changes)
     assert largest_difference(one, half) > 100 * ROUNDING
 
 
@@ -117,9 +117,9 @@ ACT = {
 
 @pytest.mark.parametrize("policy", [NO_CHANCE, ACT], ids=["diffusion", "act"])
 def test_two_processes_with_two_calls_each_learn_what_one_does(tmp_path, policy):
-    # ACT's error is absolute: gradients are sums of signs, and where these cancel out but for
-    # rounding, Adam would make a whole step of it; a larger eps keeps it small.
-    changes = {"policy": policy, "optimizer": {"lr": 1e-2, "eps": 1e-3}}
+    # The biases of attention's keys change nothing (softmax), so their gradient is rounding alone,
+    # of which Adam makes whole steps unless its eps is above it.
+    changes = {"policy": policy, "optimizer": {"lr": 1e-2, "eps": 1e-4}}
     one = trained(tmp_path / "one", **changes)
     split = whole(batch_size=8, grad_accumulation=2, **changes)
     end(start_together(2, run_made, tmp_path / "four", split, False))
