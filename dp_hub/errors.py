@@ -32,3 +32,7 @@ class HubError(DpHubError):
 
 class PolicyError(DpHubError):
     """A policy folder, or the observations given to a policy, do not fit."""
+
+
+class TrainingError(DpHubError):
+    """Training broke down: numbers that are not finite, or no memory left."""

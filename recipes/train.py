@@ -1,13 +1,13 @@
-"""Train a diffusion policy. Copy this file and change it: the whole loop is `train`.
+"""Train a policy. Copy this file and change it: the whole loop is `train`.
 
     accelerate launch recipes/train.py recipes/configs/pusht_state.yaml --dataset DIR_OR_NAME
     python recipes/train.py recipes/configs/debug.yaml --dataset DIR_OR_NAME --steps 50
 
 Every setting of dp_hub.training.config.TrainConfig can be given as ``--key.sub value``.
-``--streaming true`` fetches and holds only a part of the dataset at a time (docs/streaming.md).
 ``--resume`` continues a run from its newest checkpoint, exactly, or begins one if there is none.
-Ctrl-C saves a checkpoint first. Several processes on GPUs: ``accelerate launch --num_processes N``;
-on CPUs: ``torchrun --nproc_per_node N``.
+Ctrl-C saves a checkpoint first. ``--push user/name`` sends the policies of checkpoints to the Hub.
+``--streaming true`` fetches and holds only a part of the dataset at a time (docs/streaming.md).
+Several processes and machines: recipes/accelerate/ and docs/training.md.
 """
 
 import logging
@@ -25,14 +25,16 @@ from accelerate.utils import broadcast_object_list
 import dp_hub
 from dp_hub.config import build, read_yaml, with_overrides
 from dp_hub.errors import ConfigError, DpHubError
-from dp_hub.policies.card import CardFacts
+from dp_hub.files import write_atomic
 from dp_hub.policies.kinds import Policy, make_policy
-from dp_hub.policies.saving import save_policy
+from dp_hub.training.breakdown import rescued
+from dp_hub.training.chance import Chance
 from dp_hub.training.config import TrainConfig
 from dp_hub.training.data import TrainingData, training_data
 from dp_hub.training.ema import Ema
-from dp_hub.training.evaluation import LossMeter, action_error, validation_loss
+from dp_hub.training.evaluation import action_error, validation_loss
 from dp_hub.training.machine import (
+    compile_networks,
     cpu_threads,
     faster_precision,
     join_processes,
@@ -40,11 +42,21 @@ from dp_hub.training.machine import (
     stop_on_signals,
     usable_cores,
 )
+from dp_hub.training.meters import StepMeter
 from dp_hub.training.metrics import Metrics, open_metrics
+from dp_hub.training.optimizer import (
+    clip_gradient,
+    leave_out_if_broken,
+    make_optimizer,
+    set_rate,
+)
 from dp_hub.training.progress import Progress, clock_time
+from dp_hub.training.pushing import Pusher, check_can_push
+from dp_hub.training.results import save_best, save_result
 from dp_hub.training.run import (
     Run,
     agree,
+    check_same_start,
     load_run,
     newest_checkpoint,
     precision_before,
@@ -57,6 +69,8 @@ if TYPE_CHECKING:
     from dp_hub.dataset.streamed import StreamedDataset
 
 log = logging.getLogger("dp_hub.train")
+STOPPED_PATIENCE_S = 10.0
+"""How long a run that was told to stop waits for a push on its way."""
 
 
 def train(
@@ -77,44 +91,36 @@ def train(
     out_dir = Path(config.out_dir)
     checkpoint = newest_checkpoint(out_dir, resume=resume)
     process = join_processes(os.environ)
+    check_same_start(checkpoint, process)
     set_threads(config, process)
-    data = training_data(
-        dataset,
-        config,
-        device=process.device,
-        rank=process.process_index,
-        world_size=process.num_processes,
-    )
+    rank, world_size, device = process.process_index, process.num_processes, process.device
+    data = training_data(dataset, config, device=device, rank=rank, world_size=world_size)
     torch.manual_seed(config.seed)
-    policy = make_policy(config.policy, data.features, normalizer=data.normalizer)
-    policy.to(process.device)
+    policy = make_policy(config.policy, data.features, normalizer=data.normalizer).to(device)
     config = with_precision(config, policy, data, process, checkpoint)
-    accelerator = new_accelerator(config.mixed_precision, config.grad_accumulation)
     ema = Ema(policy, config.ema) if config.ema else None
     settings = config.optimizer
-    adamw = torch.optim.AdamW(
-        policy.parameters(),
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=process.device.type in ("cpu", "cuda"),
-    )
+    adamw = make_optimizer(policy, settings, device)
     run = Run(policy, ema, adamw, data.batches, data.record)
-    torch.manual_seed(config.seed + 1 + process.process_index)
     if checkpoint:
-        load_run(run, checkpoint, config, accelerator)
+        load_run(run, checkpoint, config, process)
         log.info("continuing from %s", checkpoint)
+    if config.compile:
+        compile_networks(policy, device)
+    accelerator = new_accelerator(config.mixed_precision, config.grad_accumulation)
     model, optimizer = accelerator.prepare(policy, adamw)
     model.train()
 
+    calls, main = config.grad_accumulation, accelerator.is_main_process
+    chance = Chance(config, rank=rank, world_size=world_size, device=device)
     budget = run_budget(config, len(data.batches))
     metrics = loggers(config, accelerator, run.step)
-    progress = Progress(enabled=accelerator.is_main_process)
-    meter = LossMeter(process.device)
+    pusher = open_pusher(config, accelerator)
+    progress = Progress(enabled=main)
     elapsed_s, stop = run.stopwatch.elapsed_s, False
+    meter = StepMeter(device, config.batch_size * calls * world_size, elapsed_s=elapsed_s)
     share = budget.progress(run.step, elapsed_s)
-    with stop_on_signals() as request:
+    with stop_on_signals() as request, rescued(run, config, main=main):
         while share < 1 and not stop:
             factor = cosine_factor(
                 run.step,
@@ -122,20 +128,21 @@ def train(
                 total_steps=budget.steps,
                 share=budget.share(elapsed_s),
             )
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * factor
-            for _ in range(config.grad_accumulation):
+            set_rate(optimizer, settings.lr * factor)
+            chance.begin(run.step)
+            for call in range(calls):
                 with accelerator.accumulate(model):
-                    loss = model(next(data.batches))
-                    meter.add(loss)
+                    with meter.waiting():
+                        batch = next(data.batches)
+                    loss = model(batch, generator=chance.rows(run.step, call))
+                    meter.add_loss(loss)
                     accelerator.backward(loss)
-                    if settings.max_grad_norm and accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-            if ema:
-                ema.update(policy)
-            run.step += 1
+            norm = clip_gradient(accelerator, model, settings.max_grad_norm)
+            meter.add_gradient(norm)
+            with run.one_step():
+                leave_out_if_broken(adamw, norm)
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
             asked = request.received is not None
             elapsed_s, stop = agree(accelerator, run.stopwatch.elapsed_s, asked)
@@ -144,22 +151,22 @@ def train(
             last = share >= 1
             saving = due(run.step, config.save_every) or last or stop
             if due(run.step, config.log_every) or saving:  # a broken-down run is never saved
-                progress.loss = meter.take(accelerator, run.step)
-                numbers = {"train/loss": progress.loss, "train/lr": settings.lr * factor}
-                metrics.log(run.step, numbers | {"train/elapsed_s": elapsed_s})
+                numbers = meter.take(accelerator, elapsed_s=elapsed_s)
+                progress.loss = numbers["train/loss"]
+                metrics.log(run.step, numbers | {"train/lr": settings.lr * factor})
             with run.stopwatch.paused():
                 score = None
                 if due(run.step, config.eval_every) or due(run.step, config.rollout.every) or last:
                     progress.clear()
                     score = evaluate(run, data, config, accelerator, metrics, last=last)
-                if saving:
-                    save_run(run, out_dir, config, accelerator, score=score)
+                if saving and main:
+                    save_run(run, out_dir, config, score=score)
+                    if pusher:
+                        pusher.offer(run.step, lambda to: save_result(run, to, config, command))
     metrics.close()
     run.finished = share >= 1
-    if not run.finished:
-        log.warning("stopped at step %d; the same command with --resume continues", run.step)
-    elif accelerator.is_main_process:
-        save_result(run, config, command)
+    if main:
+        finish(run, config, command, pusher)
     return run
 
 
@@ -225,7 +232,8 @@ def loggers(config: TrainConfig, accelerator: Accelerator, step: int) -> Metrics
     out_dir = Path(config.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     values = config.model_dump(mode="json")
-    (out_dir / "train_config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    text = yaml.safe_dump(values, sort_keys=False)
+    write_atomic(out_dir / "train_config.yaml", text.encode())
     return open_metrics(
         out_dir, config.loggers, project=config.project, config=values, resumed_step=step
     )
@@ -274,27 +282,31 @@ def rollout_scores(policy: Policy, config: TrainConfig) -> dict[str, float]:
     }
 
 
-def save_result(run: Run, config: TrainConfig, command: str | None) -> None:
-    """Write the policy folder and say what can be done with it."""
-    minutes = clock_time(run.stopwatch.elapsed_s)
-    numbers = {"optimiser steps": f"{run.step:,}", "training time": f"{minutes} on {hardware()}"}
-    numbers |= {name: f"{value:.4g}" for name, value in run.numbers.items()}
-    folder = save_policy(
-        run.evaluated,
-        Path(config.out_dir) / "policy",
-        card=CardFacts(dataset=run.record, numbers=numbers, command=command),
-        train_config=config.model_dump(mode="json"),
-    )
-    log.info("trained %d steps in %s", run.step, minutes)
-    log.info("next:  dp-hub eval %s\n       dp-hub push %s user/name", folder, folder)
-    print(folder)
+def open_pusher(config: TrainConfig, accelerator: Accelerator) -> Pusher | None:
+    """What pushes policies to the Hub, if asked for: on the first process only."""
+    if config.push is None or not accelerator.is_main_process:
+        return None
+    check_can_push(config.push)
+    return Pusher(config.push, Path(config.out_dir) / "to_push")
 
 
-def hardware() -> str:
-    """The device that trained, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} CPU threads"
+def finish(run: Run, config: TrainConfig, command: str | None, pusher: Pusher | None) -> None:
+    """Write the policies of a run that is over and say what can be done with them."""
+    folder = Path(config.out_dir) / "policy"
+    if run.finished:
+        save_result(run, folder, config, command)
+        best = save_best(run, config, command)
+        log.info("trained %d steps in %s", run.step, clock_time(run.stopwatch.elapsed_s))
+        log.info("next:  dp-hub eval %s\n       dp-hub push %s user/name", folder, folder)
+        for other in best:
+            log.info("chosen by its score:  dp-hub eval %s", other)
+        print(folder)
+    else:
+        log.warning("stopped at step %d; the same command with --resume continues", run.step)
+    patience_s = 60 * config.push_patience_minutes if run.finished else STOPPED_PATIENCE_S
+    if pusher and not pusher.finish(patience_s=patience_s):
+        by_hand = f"dp-hub push {folder} {config.push}" if run.finished else "--resume"
+        log.warning("the newest policy is not at %s; when it is back:  %s", config.push, by_hand)
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dp_hub.errors import PolicyError
 from dp_hub.models.act import ActNetwork, Observed
+from dp_hub.models.draws import Source, normal
 from dp_hub.models.normalizer import Normalizer
 from dp_hub.policies.act_config import ActConfig
 from dp_hub.policies.act_observing import ActObserver
@@ -56,19 +57,18 @@ class ActPolicy(nn.Module):
         self.network = network
         self.normalizer = normalizer
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, batch: Mapping[str, Tensor], *, generator: Source = None) -> Tensor:
         """`compute_loss`; training goes through here so that DDP averages the gradients."""
-        return self.compute_loss(batch)
+        return self.compute_loss(batch, generator=generator)
 
-    def compute_loss(
-        self, batch: Mapping[str, Tensor], *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def compute_loss(self, batch: Mapping[str, Tensor], *, generator: Source = None) -> Tensor:
         """Mean absolute error of the chunk, normalised, plus the weighted divergence of the style.
 
         Args:
             batch: every observed feature, numbers float (B, 1, D) and pictures uint8
                 (B, 1, H, W, 3); the action float (B, Tp, Da); ``action_is_pad`` bool (B, Tp).
-            generator: for the style's noise, on the batch's device; None for torch's own.
+            generator: for the style's noise, on the batch's device, or the rows of a larger
+                batch's; None for torch's own.
         Returns:
             float32 scalar.
         """
@@ -76,7 +76,7 @@ class ActPolicy(nn.Module):
         padding = batch["action_is_pad"]
         seen = self._observe(batch)
         style = self.network.encode_style(actions, padding, seen.state)
-        noise = torch.randn(style.mu.shape, generator=generator, device=style.mu.device)
+        noise = normal(style.mu.shape, generator, style.mu.device)
         predicted = self.network.decode(style.sample(noise), seen)
         error = (predicted.float() - actions).abs() * ~padding[:, :, None]
         if self.config.count_padding:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dp_hub.errors import PolicyError
+from dp_hub.models.draws import Source, normal
 from dp_hub.models.mlp import MlpDenoiser
 from dp_hub.models.normalizer import Normalizer
 from dp_hub.models.transformer import TransformerDenoiser
@@ -71,13 +72,11 @@ class DiffusionPolicy(nn.Module):
         self.denoiser = cast(Denoiser, denoiser)
         self.normalizer = normalizer
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, batch: Mapping[str, Tensor], *, generator: Source = None) -> Tensor:
         """`compute_loss`; training goes through here so that DDP averages the gradients."""
-        return self.compute_loss(batch)
+        return self.compute_loss(batch, generator=generator)
 
-    def compute_loss(
-        self, batch: Mapping[str, Tensor], *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def compute_loss(self, batch: Mapping[str, Tensor], *, generator: Source = None) -> Tensor:
         """Mean squared error of the network's prediction, in normalised units.
 
         What inpainting gives the network counts as predicted without error (as in the original).
@@ -86,7 +85,8 @@ class DiffusionPolicy(nn.Module):
             batch: every observed feature, numbers float (B, T, D) and pictures uint8
                 (B, T, H, W, 3), with T = ``config.n_trained_obs_steps``; the action float
                 (B, Tp, Da); with ``config.mask_padding`` also ``action_is_pad`` bool (B, Tp).
-            generator: for noise and steps, on the batch's device; None for torch's own.
+            generator: for noise and steps, on the batch's device, or the rows of a larger
+                batch's; None for torch's own.
         Returns:
             float32 scalar.
         """
@@ -94,7 +94,7 @@ class DiffusionPolicy(nn.Module):
         seen = self._encode(batch)
         truth = torch.cat([action, seen], dim=-1) if self._inpaints else action
         clean = truth.detach()
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noise = normal(clean.shape, generator, clean.device)
         example = self.objective.corrupt(clean, noise, generator=generator)
         noisy, learned = example.noisy, None
         if self._inpaints:

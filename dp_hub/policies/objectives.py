@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dp_hub.models.draws import Source, integers, uniform
 from dp_hub.policies.config import DiffusionObjective, FlowObjective, ObjectiveConfig
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -35,9 +36,7 @@ class Corrupted:
 class Objective(Protocol):
     """Corrupts clean chunks for training, and turns noise into chunks by calling the network."""
 
-    def corrupt(
-        self, clean: Tensor, noise: Tensor, *, generator: torch.Generator | None
-    ) -> Corrupted:
+    def corrupt(self, clean: Tensor, noise: Tensor, *, generator: Source) -> Corrupted:
         """Mix each chunk with noise at a random step; both float32 (B, Tp, Da)."""
         ...
 
@@ -74,11 +73,9 @@ class FlowMatching:
     def __init__(self, num_inference_steps: int) -> None:
         self.num_inference_steps = num_inference_steps
 
-    def corrupt(
-        self, clean: Tensor, noise: Tensor, *, generator: torch.Generator | None
-    ) -> Corrupted:
+    def corrupt(self, clean: Tensor, noise: Tensor, *, generator: Source) -> Corrupted:
         """See `Objective.corrupt`; t is uniform in [0, 1)."""
-        time = torch.rand(len(clean), generator=generator, device=clean.device)
+        time = uniform(len(clean), generator, clean.device)
         noisy = torch.lerp(noise, clean, time[:, None, None])
         return Corrupted(noisy, time * FLOW_TIME_SCALE, clean - noise)
 
@@ -113,13 +110,9 @@ class Diffusion:
             self._noising = _ddpm(config)
             self._solver = _SOLVERS[config.solver](config)
 
-    def corrupt(
-        self, clean: Tensor, noise: Tensor, *, generator: torch.Generator | None
-    ) -> Corrupted:
+    def corrupt(self, clean: Tensor, noise: Tensor, *, generator: Source) -> Corrupted:
         """See `Objective.corrupt`; the step is uniform over the whole schedule."""
-        timestep = torch.randint(
-            self.config.train_steps, (len(clean),), generator=generator, device=clean.device
-        )
+        timestep = integers(self.config.train_steps, len(clean), generator, clean.device)
         noisy = self._noising.add_noise(clean, noise, timestep)
         match self.config.prediction:
             case "epsilon":

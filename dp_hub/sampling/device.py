@@ -24,7 +24,7 @@ class DeviceSampler:
         columns, table, n_obs_steps, action_key, keys: as
             :class:`dp_hub.sampling.loader.WindowDataset`; the columns are copied to the device,
             so read-only and memory-mapped ones will do.
-        batch_size, seed, rank, world_size: as :class:`dp_hub.sampling.order.EpochBatches`.
+        batch_size, seed, rank, world_size, group: as :class:`dp_hub.sampling.order.EpochBatches`.
         device: where the tensors live.
     Raises:
         DataError, ConfigError: as those two.
@@ -43,6 +43,7 @@ class DeviceSampler:
         keys: Sequence[str] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        group: int = 1,
     ) -> None:
         stored = {
             name: as_stored(columns[name])
@@ -52,7 +53,12 @@ class DeviceSampler:
         self.device = torch.device(device)
         self.n_obs_steps = n_obs_steps
         self.batches = EpochBatches(
-            len(table), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+            len(table),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            group=group,
         )
         self._actions = self._tensor(stored.pop(action_key))
         self._observed = {name: self._tensor(column) for name, column in stored.items()}

@@ -24,7 +24,7 @@ class HostSampler:
 
     Args:
         windows: what to draw from.
-        batch_size, seed, rank, world_size: as :class:`dp_hub.sampling.order.EpochBatches`.
+        batch_size, seed, rank, world_size, group: as :class:`dp_hub.sampling.order.EpochBatches`.
         device: where batches go.
     Raises:
         ConfigError: too few windows for a batch.
@@ -39,10 +39,16 @@ class HostSampler:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
+        group: int = 1,
     ) -> None:
         self.device = torch.device(device)
         self.batches = EpochBatches(
-            len(windows), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+            len(windows),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            group=group,
         )
         self._windows = windows
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="dp_hub-batches")

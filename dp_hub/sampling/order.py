@@ -32,6 +32,8 @@ class EpochBatches(Sampler[np.ndarray]):
         drop_last: leave out the windows that do not fill a whole batch for every process.
         rank: number of this process.
         world_size: number of processes.
+        group: batches that one optimiser step adds up; with ``drop_last`` an epoch has whole groups
+            only, so that it has the same windows, however a step's are split into batches.
     Raises:
         ConfigError: sizes that give no batch, or a rank that does not exist.
     """
@@ -46,8 +48,10 @@ class EpochBatches(Sampler[np.ndarray]):
         drop_last: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        group: int = 1,
     ) -> None:
-        _check(n_windows, batch_size, seed, drop_last, rank, world_size)
+        needed = batch_size * world_size * group if drop_last else 1
+        _check(n_windows, batch_size, seed, rank, world_size, group, needed)
         self.n_windows = n_windows
         self.batch_size = batch_size
         self.seed = seed
@@ -55,13 +59,16 @@ class EpochBatches(Sampler[np.ndarray]):
         self.drop_last = drop_last
         self.rank = rank
         self.world_size = world_size
+        self.group = group
         self.epoch = 0
         self.start_batch = 0
 
     def __len__(self) -> int:
         """Batches in a whole epoch, whichever the next pass starts at."""
         whole, rest = divmod(self.n_windows, self.batch_size * self.world_size)
-        return whole if self.drop_last or not rest else whole + 1
+        if self.drop_last:
+            return whole - whole % self.group
+        return whole + 1 if rest else whole
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Let the next pass be ``epoch``, from its batch ``start_batch`` on."""
@@ -121,7 +128,13 @@ def check_position(batches: EpochBatches, state: Mapping[str, int]) -> None:
 
 
 def _check(
-    n_windows: int, batch_size: int, seed: int, drop_last: bool, rank: int, world_size: int
+    n_windows: int,
+    batch_size: int,
+    seed: int,
+    rank: int,
+    world_size: int,
+    group: int,
+    needed: int,
 ) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}", hint="a batch holds at least one window")
@@ -129,10 +142,10 @@ def _check(
         raise ConfigError(f"seed is {seed}", hint="a seed is 0 or more")
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank {rank} of {world_size} processes does not exist")
-    needed = batch_size * world_size if drop_last else 1
     if n_windows < needed:
+        batches = "one batch" if group == 1 else f"{group} batches"
         raise ConfigError(
-            f"{n_windows} windows do not fill one batch of {batch_size} "
+            f"{n_windows} windows do not fill {batches} of {batch_size} "
             f"for each of {world_size} process(es)",
             hint="take more episodes, a smaller batch, or drop_last=False",
         )

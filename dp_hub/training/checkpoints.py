@@ -1,8 +1,9 @@
 """Training checkpoints: folders of safetensors and JSON, written whole, from which a run continues
 bit for bit.
 
-A checkpoint holds the weights, the averaged weights, the optimiser's state, every process's random
-states and, in state.json, all plain numbers. Nothing is pickled.
+A checkpoint holds the weights, the averaged weights, the optimiser's state and, in state.json, all
+plain numbers. Nothing is pickled. Nothing random is stored either: all of it follows from the seed
+and the step (dp_hub.training.chance).
 """
 
 import json
@@ -92,13 +93,16 @@ def to_keep(kept: Sequence[Kept], *, last: int, best: int) -> list[Kept]:
 
 
 def delete_checkpoints(folder: Path, keep: Sequence[Kept]) -> None:
-    """Delete every checkpoint that is not kept, and drafts that a killed run left behind."""
-    for draft in folder.glob(f".{PREFIX}*"):
-        shutil.rmtree(draft)
+    """Delete every checkpoint that is not kept, and what a killed run left half done."""
+    for left in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(left)
     steps = {one.step for one in keep}
     for step in list_checkpoints(folder):
         if step not in steps:
-            shutil.rmtree(checkpoint_path(folder, step))
+            path = checkpoint_path(folder, step)
+            # Renamed first: killed in here, no half of it passes for a checkpoint.
+            gone = path.rename(folder / f".{path.name}.gone")
+            shutil.rmtree(gone)
 
 
 def _tail(items: Sequence[Kept], n: int) -> Sequence[Kept]:
@@ -134,18 +138,3 @@ def load_optimizer(
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": list(groups)})
-
-
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """torch's generators: of the CPU and, where training runs on a GPU, of that."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put back what `random_states` gave."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

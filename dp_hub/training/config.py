@@ -1,5 +1,6 @@
 """Everything a training run is told, as one strict typed configuration."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo
@@ -12,6 +13,7 @@ from dp_hub.training.ema import EmaConfig
 from dp_hub.training.metrics import LoggerName
 
 Precision = Literal["auto", "no", "bf16"]
+PUSHED_TO = re.compile(r"[^/@\s]+/[^/@\s]+")
 
 
 class SplitConfig(Config):
@@ -35,7 +37,11 @@ class OptimizerConfig(Config):
     eps: PositiveFloat = 1e-8
     """Of Adam's denominator."""
     weight_decay: float = Field(default=1e-6, ge=0)
-    """Decoupled, on all weights."""
+    """Decoupled, on all weights; in transformers on those of linear layers only."""
+    encoder_weight_decay: float | None = Field(default=None, ge=0)
+    """On the weights of the encoder of observations, if another than on the others."""
+    encoder_lr_factor: PositiveFloat = 1.0
+    """What the learning rate is multiplied with for the encoder of observations."""
     warmup_steps: NonNegativeInt = 500
     """Optimiser steps."""
     max_grad_norm: PositiveFloat | None = None
@@ -55,6 +61,10 @@ class StreamingConfig(Config):
     """How long to wait for a Hub that is away, for each file."""
 
 
+REPORTED_SEEDS = range(100_000, 200_000)
+"""What results are told of; choosing a checkpoint by them would make the result look too good."""
+
+
 class RolloutConfig(Config):
     """Scores in simulation during training, on seeds kept apart from those a result is told of."""
 
@@ -65,7 +75,19 @@ class RolloutConfig(Config):
     episodes: PositiveInt = 20
     """Per score."""
     seed: NonNegativeInt = 200_000
-    """Of the first episode; results are reported from other seeds (100000 on)."""
+    """Of the first episode; results are reported from other seeds (100000 to 199999)."""
+
+    @check("seed")
+    @classmethod
+    def _not_those_of_results(cls, value: int, info: ValidationInfo) -> int:
+        last = value + info.data.get("episodes", 1) - 1
+        if value < REPORTED_SEEDS.stop and last >= REPORTED_SEEDS.start:
+            raise ValueError(
+                f"episodes {value} to {last} would choose checkpoints on the seeds that results "
+                f"are reported from, {REPORTED_SEEDS.start} to {REPORTED_SEEDS.stop - 1}; "
+                f"begin at {REPORTED_SEEDS.stop}"
+            )
+        return value
 
 
 class TrainConfig(Config):
@@ -93,6 +115,8 @@ class TrainConfig(Config):
     """Averaging of the weights that are evaluated and saved; null for none."""
     mixed_precision: Precision = "no"
     """bf16, no, or auto: whichever is faster here, tried for a moment at the start."""
+    compile: bool = False
+    """Compile the networks with torch.compile: a minute at the start, faster steps after it."""
     seed: NonNegativeInt = 42
     """Of the weights, the noise and the order of the data."""
     cpu_threads: PositiveInt | None = None
@@ -113,6 +137,10 @@ class TrainConfig(Config):
     """Besides metrics.jsonl: tensorboard, wandb, trackio."""
     project: str = "dp_hub"
     """The project's name at wandb or trackio."""
+    push: str | None = None
+    """``user/name`` on the Hub to push the policy of every checkpoint to, in the background."""
+    push_patience_minutes: PositiveFloat = 2.0
+    """How long to try at the end of the run to push what could not be pushed before."""
     steps: PositiveInt | None = None
     """Optimiser steps of the whole run."""
     epochs: PositiveInt | None = None
@@ -130,6 +158,13 @@ class TrainConfig(Config):
     def _on_or_off(cls, value: Any) -> Any:
         return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
+    @check("push")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not PUSHED_TO.fullmatch(value):
+            raise ValueError("a name on the Hub is user/name, without a revision")
+        return value
+
     @check("max_minutes")
     @classmethod
     def _has_an_end(cls, value: float | None, info: ValidationInfo) -> float | None:
@@ -143,10 +178,13 @@ class TrainConfig(Config):
 
 MAY_CHANGE_ON_RESUME = {
     "dataset",  # its content is compared instead
+    "batch_size",  # the windows of an optimiser step are compared instead
+    "grad_accumulation",
     "out_dir",
     "streaming",  # the order's state is compared instead
     "cpu_threads",
     "mixed_precision",
+    "compile",
     "log_every",
     "eval_every",
     "save_every",
@@ -155,7 +193,12 @@ MAY_CHANGE_ON_RESUME = {
     "rollout",
     "loggers",
     "project",
+    "push",
+    "push_patience_minutes",
     "steps",
     "epochs",
     "max_minutes",
 }
+
+OPTIMIZER_MAY_CHANGE_ON_RESUME = {"lr", "warmup_steps", "max_grad_norm"}
+"""What may help a run that broke down; the rest is in the optimiser's state."""

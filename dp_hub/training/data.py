@@ -146,6 +146,7 @@ def _batches(
         "device": device,
         "rank": rank,
         "world_size": world_size,
+        "group": config.grad_accumulation,
     }
     if any(_is_picture(column) for column in columns.values()):
         return HostSampler(train, **order)

@@ -1,50 +1,13 @@
 """Numbers that tell how training goes, the same on every call for the same weights."""
 
-import math
-
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from dp_hub.errors import PolicyError
 from dp_hub.policies.kinds import Policy
 from dp_hub.training.data import Windows, fixed_rows
 
 VALIDATION_WINDOWS = 2048
 ACTION_ERROR_WINDOWS = 64
-
-
-class LossMeter:
-    """Mean loss since the last look, added up on the device so that no step waits for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._clear()
-
-    def add(self, loss: Tensor) -> None:
-        """Count a loss, a scalar."""
-        self._sum += loss.detach()
-        self._n += 1
-
-    def take(self, accelerator: Accelerator, step: int) -> float:
-        """The mean over all processes; counting begins anew.
-
-        Raises:
-            PolicyError: it is not a finite number: training has broken down.
-        """
-        mean = accelerator.reduce(self._sum / max(1, self._n), "mean").item()
-        self._clear()
-        if not math.isfinite(mean):
-            raise PolicyError(
-                f"the loss became {mean} before step {step}; nothing was saved since",
-                hint="lower optimizer.lr, set optimizer.max_grad_norm to 1, or mixed_precision "
-                "to no; then --resume from the last checkpoint or start again",
-            )
-        return mean
-
-    def _clear(self) -> None:
-        self._sum = torch.zeros((), device=self._device)
-        self._n = 0
 
 
 @torch.no_grad()

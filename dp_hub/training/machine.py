@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,16 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 
+from dp_hub.errors import ConfigError
+
 log = logging.getLogger(__name__)
+
+SPLITTING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What ``accelerate launch`` sets for trainings that split weights over processes."""
 
 
 def cpu_threads(environ: Mapping[str, str], *, cores: int, local_processes: int) -> int:
@@ -40,16 +50,31 @@ def join_processes(environ: Mapping[str, str]) -> PartialState:
     """This process among those that train together, and its device.
 
     Started by ``accelerate launch``, ``torchrun``, or alone.
+
+    Raises:
+        ConfigError: it was started for training that splits weights over processes.
     """
+    _refuse_split_weights(environ)
     asked_for_cpu = environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     # accelerate joins processes without an accelerator only where it is told that they have none.
     process = PartialState(cpu=asked_for_cpu or not torch.accelerator.is_available())
     if asked_for_cpu and "MASTER_ADDR" in environ and process.num_processes == 1:
         log.warning(
-            "accelerate launch --cpu starts one process only, unless MPI is installed; "
-            "for several: torchrun --nproc_per_node N recipes/train.py ..."
+            "accelerate launch --cpu starts one process only, unless MPI is installed; for "
+            "several: accelerate launch --config_file recipes/accelerate/two_cpus.yaml ..."
         )
     return process
+
+
+def _refuse_split_weights(environ: Mapping[str, str]) -> None:
+    for name, title in SPLITTING.items():
+        if environ.get(name, "").lower() in ("1", "true", "yes"):
+            raise ConfigError(
+                f"this recipe does not train with {title}: its average of the weights and its "
+                "checkpoints need them whole in every process",
+                hint="use recipes/accelerate/four_gpus.yaml; the paper's largest network with its "
+                "optimiser and average takes some 6 GB, which every GPU has room for",
+            )
 
 
 def new_accelerator(mixed_precision: str, grad_accumulation: int) -> Accelerator:
@@ -137,3 +162,32 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def compile_networks(policy: nn.Module, device: torch.device) -> None:
+    """Compile each part of a policy that has weights, in place, when it is first called.
+
+    Weights keep their names, and copies made before are not compiled.
+
+    Raises:
+        ConfigError: there is no compiler of C++, which torch needs on a CPU.
+    """
+    compilers = [name for name in (os.environ.get("CXX"), "g++", "clang++") if name]
+    if device.type == "cpu" and not any(shutil.which(name) for name in compilers):
+        raise ConfigError(
+            f"`compile` is true, but none of {', '.join(compilers)} is there to compile with",
+            hint="install g++, or leave compile out",
+        )
+    for part in _called_parts(policy):
+        part.compile()
+
+
+def _called_parts(module: nn.Module) -> Iterator[nn.Module]:
+    """The largest parts with weights that are called as they are, not by verbs of their own."""
+    for part in module.children():
+        if not any(True for _ in part.parameters()):
+            continue
+        if type(part).forward is not nn.Module.forward:
+            yield part
+        else:
+            yield from _called_parts(part)

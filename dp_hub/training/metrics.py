@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dp_hub.errors import ConfigError
+from dp_hub.files import write_atomic
 
 LoggerName = Literal["tensorboard", "wandb", "trackio"]
 
@@ -34,7 +35,8 @@ class JsonLines:
 
     def __init__(self, path: Path, *, resumed_step: int = 0) -> None:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= resumed_step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        # Whole or not at all: killed in here, the lines of days must not be lost.
+        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -1,17 +1,18 @@
 """A run's state as one thing, and its way to the disk and back, bit for bit."""
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
-from torch import Tensor
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast, gather_object
 
-from dp_hub.errors import ConfigError
+from dp_hub.errors import ConfigError, TrainingError
 from dp_hub.policies.card import DatasetRecord
 from dp_hub.policies.kinds import Policy
 from dp_hub.training.checkpoints import (
@@ -22,18 +23,24 @@ from dp_hub.training.checkpoints import (
     list_checkpoints,
     load_optimizer,
     optimizer_tensors,
-    random_states,
     read_checkpoint,
-    set_random_states,
     to_keep,
     write_checkpoint,
 )
-from dp_hub.training.config import MAY_CHANGE_ON_RESUME, TrainConfig
+from dp_hub.training.config import (
+    MAY_CHANGE_ON_RESUME,
+    OPTIMIZER_MAY_CHANGE_ON_RESUME,
+    TrainConfig,
+)
 from dp_hub.training.data import Batches
 from dp_hub.training.ema import Ema
 from dp_hub.training.schedule import Stopwatch
 
+log = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
+IN_MEMORY = {"epoch", "batch", "seed", "batch_size", "world_size", "n_windows"}
+"""What the position of a sampler in memory holds."""
 
 
 @dataclass
@@ -47,6 +54,8 @@ class Run:
         batches: where the data's order has got to.
         record: the dataset's; a run continues on the same content only.
         step: optimiser steps done.
+        position: of ``batches`` after that step; within a step they are further already.
+        whole: whether weights, average and optimiser are all those of ``step``.
         stopwatch: seconds of training.
         kept: the checkpoints on the disk.
         numbers: what the last evaluation measured.
@@ -59,6 +68,8 @@ class Run:
     batches: Batches
     record: DatasetRecord
     step: int = 0
+    position: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = True
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     kept: list[Kept] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
@@ -68,6 +79,17 @@ class Run:
     def evaluated(self) -> Policy:
         """What is evaluated and saved: the averaged policy, or else the trained one."""
         return self.policy if self.ema is None else self.ema.model
+
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Around the change of the weights: what breaks off inside leaves nothing to save."""
+        self.whole = False
+        yield
+        if self.ema:
+            self.ema.update(self.policy)
+        self.step += 1
+        self.position = self.batches.state_dict()
+        self.whole = True
 
 
 def newest_checkpoint(out_dir: Path, *, resume: bool) -> Path | None:
@@ -85,6 +107,23 @@ def newest_checkpoint(out_dir: Path, *, resume: bool) -> Path | None:
     return checkpoint_path(out_dir / CHECKPOINTS, steps[-1]) if steps else None
 
 
+def check_same_start(checkpoint: Path | None, process: PartialState) -> None:
+    """Refuse to train together with processes that begin elsewhere.
+
+    Raises:
+        ConfigError: their machines do not see the same checkpoints.
+    """
+    if process.num_processes == 1:
+        return
+    seen = gather_object([checkpoint.name if checkpoint else "no checkpoint"])
+    if len(set(seen)) > 1:
+        found = ", ".join(f"process {rank} sees {name}" for rank, name in enumerate(seen))
+        raise ConfigError(
+            f"the processes would continue from different places: {found}",
+            hint="out_dir must be the same folder on all machines; share it or copy it to them",
+        )
+
+
 def precision_before(path: Path | None) -> str | None:
     """What ``mixed_precision: auto`` came to when a run began; None for a run that begins."""
     if path is None:
@@ -92,39 +131,63 @@ def precision_before(path: Path | None) -> str | None:
     return read_checkpoint(path, []).state["config"]["mixed_precision"]
 
 
-def save_run(
-    run: Run, out_dir: Path, config: TrainConfig, accelerator: Accelerator, *, score: float | None
-) -> None:
-    """Write a checkpoint from all processes, and delete those no longer wanted.
+def save_run(run: Run, out_dir: Path, config: TrainConfig, *, score: float | None) -> Path:
+    """Write a checkpoint, and delete those no longer wanted. For the first process only.
 
     Args:
         score: of the weights at this very step, higher is better; None if not measured.
+    Raises:
+        TrainingError: weights are not finite; nothing was written.
     """
-    states = _gathered_random_states(accelerator)
-    if not accelerator.is_main_process:
-        return
     scored = score if score is not None and math.isfinite(score) else None
     # A step saved twice (an interrupted run at its end) keeps one entry.
     others = [one for one in run.kept if one.step != run.step]
-    run.kept = to_keep(
-        [*others, Kept(run.step, scored)], last=config.keep_last, best=config.keep_best
-    )
-    write_checkpoint(out_dir / CHECKPOINTS, run.step, _checkpoint(run, config, states))
+    kept = to_keep([*others, Kept(run.step, scored)], last=config.keep_last, best=config.keep_best)
+    path = _write(run, out_dir, config, kept)
     delete_checkpoints(out_dir / CHECKPOINTS, run.kept)
+    return path
 
 
-def load_run(run: Run, path: Path, config: TrainConfig, accelerator: Accelerator) -> None:
+def save_last_good(run: Run, out_dir: Path, config: TrainConfig, *, main: bool) -> Path | None:
+    """What can be saved of a run that broke down, deleting nothing; the newest checkpoint.
+
+    Args:
+        main: whether this is the first process, which does the saving.
+    Raises:
+        TrainingError: weights are not finite; nothing was written.
+    """
+    steps = list_checkpoints(out_dir / CHECKPOINTS)
+    if main and run.whole and run.step > max(steps, default=0):
+        return _write(run, out_dir, config, [*run.kept, Kept(run.step)])
+    return checkpoint_path(out_dir / CHECKPOINTS, steps[-1]) if steps else None
+
+
+def _write(run: Run, out_dir: Path, config: TrainConfig, kept: list[Kept]) -> Path:
+    for policy in {id(one): one for one in (run.policy, run.evaluated)}.values():
+        for name, weight in policy.named_parameters():
+            if not weight.isfinite().all():
+                raise TrainingError(
+                    f"{name} holds values that are not finite at step {run.step}; not saved",
+                    hint="lower optimizer.lr, or set optimizer.max_grad_norm to 1",
+                )
+    run.kept = kept
+    return write_checkpoint(out_dir / CHECKPOINTS, run.step, _checkpoint(run, config))
+
+
+def load_run(run: Run, path: Path, config: TrainConfig, process: PartialState) -> None:
     """Continue from a checkpoint, exactly.
 
     Raises:
-        ConfigError: the configuration, the data or the number of processes is another.
+        ConfigError: the configuration or the data is another, or an optimiser step would see
+            another number of windows.
         PolicyError: the checkpoint is damaged.
     """
-    groups = ["model", "optimizer", "random", *(["ema"] if run.ema else [])]
-    checkpoint = read_checkpoint(path, groups)
+    checkpoint = read_checkpoint(path, ["model", "optimizer", *(["ema"] if run.ema else [])])
     state = checkpoint.state
     _refuse_changes(state, config, run.record, path)
-    run.batches.load_state_dict(state["batches"])
+    position = state["batches"]
+    run.batches.load_state_dict(regrouped(position, state["config"], config, process.num_processes))
+    run.position = run.batches.state_dict()
     run.policy.load_state_dict(checkpoint.tensors["model"])
     load_optimizer(run.optimizer, checkpoint.tensors["optimizer"], state["optimizer_groups"])
     if run.ema:
@@ -134,13 +197,53 @@ def load_run(run: Run, path: Path, config: TrainConfig, accelerator: Accelerator
     run.stopwatch = Stopwatch(state["elapsed_s"])
     run.kept = [Kept(**one) for one in state["kept"]]
     run.numbers = state["numbers"]
-    rank = accelerator.process_index
-    mine = {
-        name.removesuffix(f".{rank}"): value
-        for name, value in checkpoint.tensors["random"].items()
-        if name.endswith(f".{rank}")
+
+
+def regrouped(
+    position: Mapping[str, Any], before: Mapping[str, Any], config: TrainConfig, world_size: int
+) -> Mapping[str, Any]:
+    """A position in the order of batches, for other batches of which a step has as many windows.
+
+    Args:
+        position: of a sampler in memory; that of a streaming one is given back as it is.
+        before: the configuration that it was taken with.
+        config: the configuration now.
+        world_size: processes now.
+    Raises:
+        ConfigError: a step would have another number of windows, or the position falls into one
+            of the new batches.
+    """
+    size, processes = position.get("batch_size"), position.get("world_size")
+    if position.keys() != IN_MEMORY or (size, processes) == (config.batch_size, world_size):
+        _same_calls(before, config)
+        return position
+    old, new = position["batch_size"] * position["world_size"], config.batch_size * world_size
+    then, now = old * before["grad_accumulation"], new * config.grad_accumulation
+    if then != now:
+        raise ConfigError(
+            f"an optimiser step saw {then} windows and would now see {now}: batch_size {size} x "
+            f"{processes} process(es) x grad_accumulation {before['grad_accumulation']} became "
+            f"{config.batch_size} x {world_size} x {config.grad_accumulation}",
+            hint="let the product stay what it was, or begin another run with --out_dir",
+        )
+    batch, rest = divmod(position["batch"] * old, new)
+    if rest:
+        raise ConfigError(
+            f"batches of {new} windows do not begin where batches of {old} got to",
+            hint="continue with a batch_size that divides the one before",
+        )
+    return {
+        **position,
+        "batch_size": config.batch_size,
+        "world_size": world_size,
+        "batch": batch,
     }
-    set_random_states(mine, accelerator.device)
+
+
+def _same_calls(before: Mapping[str, Any], config: TrainConfig) -> None:
+    for key in ("batch_size", "grad_accumulation"):
+        if before[key] != getattr(config, key):
+            raise _changed_error(key, before[key], getattr(config, key))
 
 
 def agree(accelerator: Accelerator, elapsed_s: float, stop: bool) -> tuple[float, bool]:
@@ -157,16 +260,16 @@ def agree(accelerator: Accelerator, elapsed_s: float, stop: bool) -> tuple[float
     return milliseconds / 1000, bool(wish)
 
 
-def _checkpoint(run: Run, config: TrainConfig, states: dict[str, Tensor]) -> Checkpoint:
+def _checkpoint(run: Run, config: TrainConfig) -> Checkpoint:
     optimizer, groups = optimizer_tensors(run.optimizer)
-    tensors = {"model": run.policy.state_dict(), "optimizer": optimizer, "random": states}
+    tensors = {"model": run.policy.state_dict(), "optimizer": optimizer}
     if run.ema:
         tensors["ema"] = run.ema.model.state_dict()
     state = {
         "step": run.step,
         "elapsed_s": run.stopwatch.elapsed_s,
         "ema_step": run.ema.step if run.ema else None,
-        "batches": run.batches.state_dict(),
+        "batches": dict(run.position),
         "optimizer_groups": groups,
         "kept": [{"step": one.step, "score": one.score} for one in run.kept],
         "numbers": run.numbers,
@@ -174,14 +277,6 @@ def _checkpoint(run: Run, config: TrainConfig, states: dict[str, Tensor]) -> Che
         "config": config.model_dump(mode="json"),
     }
     return Checkpoint(tensors, state)
-
-
-def _gathered_random_states(accelerator: Accelerator) -> dict[str, Tensor]:
-    gathered: dict[str, Tensor] = {}
-    for name, value in random_states(accelerator.device).items():
-        rows = accelerator.gather(value[None].to(accelerator.device))
-        gathered |= {f"{name}.{rank}": row.cpu() for rank, row in enumerate(rows)}
-    return gathered
 
 
 def _refuse_changes(
@@ -193,14 +288,29 @@ def _refuse_changes(
             f"now {record.fingerprint[:12]}",
             hint="begin a new run with another --out_dir",
         )
-    now = config.model_dump(mode="json")
-    for key in _changed(state["config"], now):
-        raise ConfigError(
-            f"`{key}` changed from {state['config'].get(key)!r} to {now.get(key)!r} since {path}",
-            hint="a run continues with the settings it began with; begin another with --out_dir",
-        )
+    before, now = _flat(state["config"]), _flat(config.model_dump(mode="json"))
+    for key in [key for key in now if before.get(key) != now[key]]:
+        if key in {f"optimizer.{name}" for name in OPTIMIZER_MAY_CHANGE_ON_RESUME}:
+            log.warning("%s was %s before step %d", key, before.get(key), state["step"])
+        else:
+            raise _changed_error(key, before.get(key), now[key])
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> Sequence[str]:
-    keys = [key for key in now if key not in MAY_CHANGE_ON_RESUME]
-    return [key for key in keys if before.get(key) != now[key]]
+def _changed_error(key: str, before: Any, now: Any) -> ConfigError:
+    return ConfigError(
+        f"`{key}` changed from {before!r} to {now!r} since the newest checkpoint",
+        hint="a run continues with the settings it began with; begin another with --out_dir",
+    )
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that count for continuing; those of the optimiser by ``optimizer.name``."""
+    values = {key: value for key, value in config.items() if key not in MAY_CHANGE_ON_RESUME}
+    optimizer: Mapping[str, Any] = values.pop("optimizer", {})
+    return values | {f"optimizer.{key}": value for key, value in optimizer.items()}
+
+
+def best_kept(kept: Sequence[Kept], most: int) -> list[Kept]:
+    """The at most ``most`` kept checkpoints with the highest scores, the best first."""
+    scored = [one for one in kept if one.score is not None]
+    return sorted(scored, key=lambda one: (one.score or 0.0, one.step), reverse=True)[:most]

@@ -3,88 +3,31 @@
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from dp_hub_recipes.train import main, train
+from made_runs import (
+    NO_CHANCE,
+    assert_same_run,
+    configuration,
+    demonstrations,
+    everything,
+    largest_difference,
+    lines_of,
+    weights,
+)
 from safetensors.torch import load_file
 
-from dp_hub.config import build
 from dp_hub.dataset.convert import convert
-from dp_hub.errors import ConfigError, PolicyError
+from dp_hub.errors import ConfigError
 from dp_hub.policies.saving import load_policy, read_record
-from dp_hub.training.config import TrainConfig
 from dp_hub.training.metrics import JsonLines
-
-
-def demonstrations(n_episodes=8, seed=0, fingerprint="f" * 64):
-    """What a run reads of a dataset: an agent that walks towards a target it sees."""
-    generator = np.random.default_rng(seed)
-    lengths = generator.integers(20, 40, n_episodes)
-    targets = np.repeat(generator.uniform(100, 400, (n_episodes, 2)), lengths, axis=0)
-    steps = np.concatenate([np.arange(length) for length in lengths])[:, None]
-    action = targets + 100 * np.exp(-steps / 10) + generator.normal(0, 2, targets.shape)
-    state = np.concatenate([action + 5, targets, steps], axis=1)
-    columns = {"observation.state": state.astype("f4"), "action": action.astype("f4")}
-    return SimpleNamespace(
-        root="demos",
-        repo_id=None,
-        revision=None,
-        fingerprint=fingerprint,
-        features={
-            name: SimpleNamespace(dtype="float32", shape=column.shape[1:])
-            for name, column in columns.items()
-        },
-        episodes=SimpleNamespace(stops=np.cumsum(lengths)),
-        column=columns.__getitem__,
-    )
-
-
-def configuration(out_dir, **changes):
-    values = {
-        "dataset": "demos",
-        "out_dir": str(out_dir),
-        "policy": {
-            "observations": ["observation.state"],
-            "denoiser": {"kind": "mlp", "width": 16, "depth": 1, "dropout": 0.1},
-            "objective": {"kind": "flow_matching", "num_inference_steps": 2},
-        },
-        "split": {"val_ratio": 0.2},
-        "batch_size": 32,
-        "steps": 20,
-        "optimizer": {"lr": 1e-3, "warmup_steps": 3},
-        "cpu_threads": 1,
-        "log_every": 5,
-        "eval_every": 7,
-        "save_every": 0,
-        "loggers": [],
-    }
-    return build(TrainConfig, values | changes, where="the test")
-
-
-def everything(out_dir):
-    """All tensors and numbers of the newest checkpoint, but for the clock."""
-    path = max((out_dir / "checkpoints").iterdir())
-    tensors = {}
-    for file in sorted(path.glob("*.safetensors")):
-        tensors |= {f"{file.stem}/{name}": value for name, value in load_file(file).items()}
-    state = json.loads((path / "state.json").read_text())
-    for key in ("elapsed_s", "config", "kept"):
-        state.pop(key)
-    return tensors, state
-
-
-def assert_same_run(one, other):
-    (tensors, state), (others, other_state) = everything(one), everything(other)
-    assert len(tensors) > 30 and tensors.keys() == others.keys()
-    for name, value in tensors.items():
-        assert torch.equal(value, others[name]), name
-    assert state == other_state
 
 
 @pytest.mark.parametrize("changes", [{}, {"grad_accumulation": 2}, {"mixed_precision": "bf16"}])
@@ -135,7 +78,7 @@ def test_run_learns_and_leaves_a_policy_with_averaged_weights(tmp_path, capsys):
         tmp_path, steps=150, eval_every=30, optimizer={"lr": 1e-2, "warmup_steps": 3}
     )
     run = train(config, demonstrations(), command="python recipes/train.py x.yaml")
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = lines_of(tmp_path)
     losses = [line["val/loss"] for line in lines if "val/loss" in line]
     errors = [line["train/action_mse"] for line in lines if "val/loss" in line]
     assert len(losses) == 5 and losses[-1] < 0.8 * losses[0]
@@ -163,28 +106,81 @@ def test_normaliser_is_fitted_on_the_training_episodes_only(tmp_path):
 def test_newest_and_best_checkpoints_are_kept(tmp_path):
     train(configuration(tmp_path, save_every=5, eval_every=5, keep_best=1), demonstrations())
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = lines_of(tmp_path)
     by_loss = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
     best = min(by_loss, key=by_loss.get)
     assert kept == sorted({f"step_{best:08d}", "step_00000020"})
+
+
+def test_policies_of_the_best_checkpoints_are_written_beside_the_last_one(tmp_path):
+    changes = {"save_every": 4, "eval_every": 4, "keep_best": 2}
+    run = train(configuration(tmp_path, **changes), demonstrations(), command="the command")
+    losses = {line["step"]: line["val/loss"] for line in lines_of(tmp_path) if "val/loss" in line}
+    best = {step for step in sorted(losses, key=losses.get)[:2] if step != run.step}
+    assert best and {path.name for path in (tmp_path / "best").iterdir()} == {
+        f"step_{step:08d}" for step in best
+    }
+    for step in best:
+        folder = tmp_path / "best" / f"step_{step:08d}"
+        averaged = load_file(tmp_path / "checkpoints" / folder.name / "ema.safetensors")
+        chosen = load_policy(folder).state_dict()
+        assert all(torch.equal(value, averaged[name]) for name, value in chosen.items())
+        card = (folder / "README.md").read_text()
+        assert f"optimiser steps | {step} " in card and f"{-losses[step]:.4g}" in card
+
+
+def test_best_of_an_earlier_end_are_not_left_beside_those_of_a_later_one(tmp_path):
+    changes = {"save_every": 4, "eval_every": 4, "keep_best": 2}
+    train(configuration(tmp_path, **changes, steps=12), demonstrations())
+    (tmp_path / "best" / "notes.txt").write_text("mine")
+    run = train(configuration(tmp_path, **changes, steps=40), demonstrations(), resume=True)
+    kept = {f"step_{one.step:08d}" for one in run.kept if one.step != run.step}
+    found = {path.name for path in (tmp_path / "best").iterdir()} - {"notes.txt"}
+    assert found <= kept and (tmp_path / "best" / "notes.txt").exists()
+
+
+def test_numbers_of_a_run_tell_of_gradient_speed_waiting_and_memory(tmp_path):
+    train(configuration(tmp_path, grad_accumulation=2), demonstrations())
+    lines = [line for line in lines_of(tmp_path) if "train/loss" in line]
+    assert len(lines) == 4
+    for line in lines:
+        assert (0 < line["train/grad_norm"] < 100 and 0 < line["train/lr"] <= 1e-3) or (
+            line["step"] == 20
+        )
+        assert line["train/windows_per_s"] > 100
+        assert 0 < line["train/data_wait_share"] < 1
+        assert 0.05 < line["train/memory_gb"] < 50
+
+
+def test_compiled_networks_train_as_others_and_weights_keep_their_names(tmp_path, monkeypatch):
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    policy = {**NO_CHANCE, "denoiser": {"kind": "mlp", "width": 8, "depth": 1}}
+    changes = {"policy": policy, "steps": 6}
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # in this process
+    train(configuration(tmp_path / "plain", **changes), demonstrations())
+    train(configuration(tmp_path / "compiled", compile=True, **changes), demonstrations())
+    one, other = (weights(tmp_path / name) for name in ("plain", "compiled"))
+    assert largest_difference(one, other) < 1e-5
+    assert not any("_orig_mod" in name for name in other)
+    load_policy(tmp_path / "compiled" / "policy")
+
+
+def test_compiling_without_a_compiler_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"none of g\+\+, clang\+\+ is there") as caught:
+        train(configuration(tmp_path / "run", compile=True), demonstrations())
+    assert caught.value.hint == "install g++, or leave compile out"
 
 
 def test_run_limited_by_minutes_ends_in_time_with_a_falling_rate(tmp_path):
     config = configuration(tmp_path, steps=None, max_minutes=0.02, log_every=1)
     run = train(config, demonstrations())
     assert 1.2 <= run.stopwatch.elapsed_s < 2.5
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = lines_of(tmp_path)
     rates = [line["train/lr"] for line in lines if "train/lr" in line]
     assert rates[-1] < 0.02 * max(rates)
-
-
-def test_loss_that_is_not_a_number_stops_with_advice_and_is_not_saved(tmp_path):
-    config = configuration(tmp_path, optimizer={"lr": 1e30, "warmup_steps": 0}, save_every=1)
-    with pytest.raises(PolicyError, match="the loss became") as caught:
-        train(config, demonstrations())
-    assert "lower optimizer.lr" in caught.value.hint
-    for path in (tmp_path / "checkpoints").glob("*/model.safetensors"):
-        assert all(torch.isfinite(value).all() for value in load_file(path).values())
 
 
 def test_second_run_into_the_same_folder_is_refused(tmp_path):
@@ -199,8 +195,25 @@ def test_resume_without_a_checkpoint_begins(tmp_path):
 
 def test_resume_with_other_settings_names_the_setting(tmp_path):
     train(configuration(tmp_path, steps=5), demonstrations())
-    with pytest.raises(ConfigError, match="`batch_size` changed from 32 to 16"):
+    policy = {"observations": ["observation.state"], "denoiser": {"kind": "mlp", "width": 8}}
+    with pytest.raises(ConfigError, match=r"`policy` changed from .*'width': 16"):
+        train(configuration(tmp_path, policy=policy), demonstrations(), resume=True)
+    other = {"lr": 1e-3, "warmup_steps": 3, "weight_decay": 0.1}
+    with pytest.raises(ConfigError, match=r"`optimizer\.weight_decay` changed from 1e-06 to 0\.1"):
+        train(configuration(tmp_path, optimizer=other), demonstrations(), resume=True)
+    with pytest.raises(ConfigError, match="saw 32 windows and would now see 16") as caught:
         train(configuration(tmp_path, batch_size=16), demonstrations(), resume=True)
+    assert "let the product stay" in caught.value.hint
+
+
+def test_learning_rate_may_be_lowered_on_resume(tmp_path, caplog):
+    train(configuration(tmp_path, steps=5), demonstrations())
+    lower = {"lr": 1e-5, "warmup_steps": 0, "max_grad_norm": 1.0}
+    train(configuration(tmp_path, optimizer=lower, log_every=1), demonstrations(), resume=True)
+    assert "optimizer.lr was 0.001 before step 5" in caplog.text
+    later = [line for line in lines_of(tmp_path) if line["step"] > 5]
+    rates = [line["train/lr"] for line in later if "train/lr" in line]
+    assert len(rates) >= 15 and max(rates) <= 1e-5
 
 
 def test_resume_on_other_data_is_refused(tmp_path):
@@ -242,7 +255,7 @@ def test_metrics_of_a_resumed_run_hold_each_step_once(tmp_path):
     train(configuration(tmp_path, steps=10), demonstrations())
     JsonLines(tmp_path / "metrics.jsonl", resumed_step=10).log(17, {"train/loss": 1.0})
     train(configuration(tmp_path, steps=20), demonstrations(), resume=True)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = lines_of(tmp_path)
     steps = [line["step"] for line in lines if "train/loss" in line]
     assert steps == [5, 10, 15, 20]
 

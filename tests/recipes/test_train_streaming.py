@@ -22,7 +22,8 @@ def run(out_dir, *more):
 def metrics(out_dir):
     lines = [json.loads(line) for line in (out_dir / "metrics.jsonl").open()]
     for line in lines:
-        for key in ("train/elapsed_s", "time"):
+        timed = ("elapsed_s", "windows_per_s", "data_wait_share", "memory_gb")
+        for key in ("time", *(f"train/{name}" for name in timed)):
             line.pop(key, None)
     return lines
 

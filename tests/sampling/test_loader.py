@@ -374,3 +374,25 @@ def test_the_loader_is_fast(pusht):
             n_windows += len(batch["action"])
         rates.append(n_windows / (time.perf_counter() - began))
     assert max(rates) > 300_000  # over 3 million a second on a quiet core: benchmarks/windows.py
+
+
+@given(
+    n=st.integers(1, 200),
+    size=st.integers(1, 12),
+    group=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+)
+@settings(deadline=None, max_examples=50)
+def test_epoch_has_the_same_windows_however_a_steps_are_split_into_batches(n, size, group, epoch):
+    if n < size * group:
+        with pytest.raises(ConfigError, match="do not fill"):
+            EpochBatches(n, batch_size=size, group=group)
+        return
+    whole, parts = (
+        EpochBatches(n, batch_size=size * group),
+        EpochBatches(n, batch_size=size, group=group),
+    )
+    for batches in (whole, parts):
+        batches.set_epoch(epoch)
+    assert len(parts) == group * len(whole)
+    assert np.array_equal(np.concatenate(list(whole)), np.concatenate(list(parts)))

@@ -15,9 +15,7 @@ from dp_hub.training.checkpoints import (
     list_checkpoints,
     load_optimizer,
     optimizer_tensors,
-    random_states,
     read_checkpoint,
-    set_random_states,
     to_keep,
     write_checkpoint,
 )
@@ -49,14 +47,6 @@ def test_optimizer_continues_exactly_from_the_disk(tmp_path, fused):
         train(one, its_optimizer, 5)
     assert torch.equal(model.weight, twin.weight)
     assert other.param_groups[0]["lr"] == 0.01
-
-
-def test_random_states_continue():
-    device = torch.device("cpu")
-    saved = {name: value.clone() for name, value in random_states(device).items()}
-    expected = torch.randn(5)
-    set_random_states(saved, device)
-    assert torch.equal(torch.randn(5), expected)
 
 
 def test_newest_and_best_are_kept():

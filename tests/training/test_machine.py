@@ -1,11 +1,20 @@
 """What depends on the machine."""
 
+import copy
 import os
 import signal
 
+import pytest
 import torch
+from pydantic import TypeAdapter
 
-from dp_hub.training.machine import cpu_threads, faster_precision, stop_on_signals
+from dp_hub.policies.kinds import PolicyConfig, make_policy
+from dp_hub.training.machine import (
+    compile_networks,
+    cpu_threads,
+    faster_precision,
+    stop_on_signals,
+)
 
 
 def test_all_cores_are_used_unless_a_person_said_otherwise():
@@ -42,3 +51,28 @@ def test_first_signal_is_a_request_and_handlers_come_back():
         os.kill(os.getpid(), signal.SIGINT)  # a launcher repeats it at once
         assert request.received == "SIGINT"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"denoiser": {"kind": "mlp", "width": 8}}, {"denoiser"}),
+        ({"observations": ["observation.image"]}, {"encoder", "denoiser"}),
+        ({"kind": "act", "hidden_dim": 16, "n_heads": 2, "feedforward_dim": 16}, None),
+    ],
+)
+def test_compiling_reaches_what_is_called_and_renames_nothing(values, parts):
+    common = {"kind": "diffusion", "observations": ["observation.state"]}
+    config = TypeAdapter(PolicyConfig).validate_python(common | values)
+    policy = make_policy(
+        config, {"observation.state": 2, "observation.image": (32, 32, 3), "action": 2}
+    )
+    names = list(policy.state_dict())
+    compile_networks(policy, torch.device("cpu"))
+    compiled = {name for name, one in policy.named_modules() if one._compiled_call_impl}
+    if parts is None:  # its network is called by verbs of its own
+        assert compiled and all(name.startswith("network.") for name in compiled)
+    else:
+        assert compiled == parts
+    assert list(policy.state_dict()) == names
+    assert copy.deepcopy(policy).state_dict().keys() == set(names)

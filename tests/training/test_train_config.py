@@ -36,7 +36,7 @@ def test_pusht_state_is_the_papers():
         2,
         8,
     )
-    assert (config.batch_size, config.epochs, config.optimizer.warmup_steps) == (256, 5000, 500)
+    assert (config.batch_size, config.steps, config.optimizer.warmup_steps) == (256, 210_000, 500)
     assert config.optimizer.betas == (0.95, 0.999)
     assert (config.optimizer.lr, config.optimizer.weight_decay) == (1e-4, 1e-6)
     assert (config.split.val_ratio, config.split.max_train_episodes) == (0.02, 90)
@@ -71,3 +71,19 @@ def test_mistake_on_the_command_line_is_named(arguments, message, hint):
 
 def test_settings_that_may_change_exist():
     assert set(TrainConfig.model_fields) >= MAY_CHANGE_ON_RESUME
+
+
+@pytest.mark.parametrize(
+    ("seed", "episodes", "fits"),
+    [(200_000, 20, True), (99_980, 20, True), (99_981, 20, False), (199_999, 1, False)],
+)
+def test_checkpoints_are_not_chosen_on_the_seeds_of_results(seed, episodes, fits):
+    words = [f"--rollout.episodes={episodes}", f"--rollout.seed={seed}"]
+    if fits:
+        assert load("debug.yaml", *words).rollout.seed == seed
+        return
+    with pytest.raises(ConfigError, match="on the seeds that results are reported from"):
+        load("debug.yaml", *words)
+    # In whichever order a file has them.
+    with pytest.raises(ConfigError, match="on the seeds that results are reported from"):
+        load("debug.yaml", *reversed(words))

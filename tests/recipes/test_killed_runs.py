@@ -1,0 +1,108 @@
+"""A run that is killed anywhere and resumed ends as one that was not, bit for bit."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from made_runs import (
+    assert_same_run,
+    configuration,
+    demonstrations,
+    end,
+    kill,
+    lines_of,
+    newest_step,
+    run_made,
+    start,
+    weights,
+)
+
+from dp_hub.training.checkpoints import list_checkpoints
+
+# Dropout, an average, two network calls a step, scores to choose the best two by; a checkpoint
+# after every second step, so that many kills fall into the writing of one.
+CHANGES = {
+    "steps": 40,
+    "save_every": 2,
+    "keep_last": 2,
+    "keep_best": 2,
+    "eval_every": 4,
+    "log_every": 1,
+    "grad_accumulation": 2,
+    "batch_size": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The run that nobody kills."""
+    out_dir = tmp_path_factory.mktemp("straight")
+    end([start(run_made, out_dir, CHANGES, False)])
+    return out_dir
+
+
+def assert_ended_the_same(out_dir, straight):
+    """Weights, average and its counter, optimiser and schedule, order of data, the kept list."""
+    assert_same_run(straight, out_dir, leave_out=("elapsed_s", "config"))
+    one, other = weights(straight), weights(out_dir)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    here, there = (
+        sorted(path.name for path in folder.rglob("step_*")) for folder in (out_dir, straight)
+    )
+    assert here == there and len(here) >= 4  # checkpoints and the best policies
+    state = json.loads((out_dir / "checkpoints/step_00000040/state.json").read_text())
+    assert state["ema_step"] == 40 and state["optimizer_groups"][0]["lr"] < 1e-5
+    assert len(state["kept"]) >= 3 and sum(one["score"] is not None for one in state["kept"]) >= 2
+
+
+def test_run_killed_at_random_points_ends_the_same(tmp_path, straight):
+    stopped_at = []
+    for delay in np.random.default_rng(0).uniform(0.0, 0.3, 6):
+        before = newest_step(tmp_path)
+        process = start(run_made, tmp_path, CHANGES, True)
+        while newest_step(tmp_path) == before and process.is_alive():
+            time.sleep(0.001)  # until it has got somewhere
+        time.sleep(delay)
+        if not kill([process]):
+            break
+        stopped_at.append(newest_step(tmp_path))
+    end([start(run_made, tmp_path, CHANGES, True)])
+    print(f"killed at {stopped_at}")
+    assert len(set(stopped_at)) >= 2 and stopped_at[0] < 40
+    assert_ended_the_same(tmp_path, straight)
+    steps = [line["step"] for line in lines_of(tmp_path) if "train/loss" in line]
+    assert steps == list(range(1, 41))
+
+
+def test_run_killed_while_it_writes_a_checkpoint_ends_the_same(tmp_path, straight):
+    checkpoints = tmp_path / "checkpoints"
+    drafts = []
+    for _ in range(3):
+        known = set(checkpoints.glob(".step_*"))
+        process = start(run_made, tmp_path, CHANGES, True)
+        while process.is_alive() and not (set(checkpoints.glob(".step_*")) - known):
+            pass
+        assert kill([process])
+        drafts.append(bool(list(checkpoints.glob(".step_*"))))
+        for step in list_checkpoints(checkpoints):  # what passes for one is one
+            assert len(list((checkpoints / f"step_{step:08d}").iterdir())) == 4
+    assert any(drafts)
+    end([start(run_made, tmp_path, CHANGES, True)])
+    assert not list(checkpoints.glob(".step_*"))
+    assert_ended_the_same(tmp_path, straight)
+
+
+def test_run_killed_before_its_policy_was_written_writes_it(tmp_path, straight):
+    end([start(run_made, tmp_path, CHANGES, False)])
+    (tmp_path / "policy").rename(tmp_path / "gone")
+    end([start(run_made, tmp_path, CHANGES, True)])
+    assert_ended_the_same(tmp_path, straight)
+
+
+def test_another_seed_ends_otherwise(tmp_path, straight):
+    end([start(run_made, tmp_path, {**CHANGES, "seed": 1}, False)])
+    with pytest.raises(AssertionError):
+        assert_ended_the_same(tmp_path, straight)
+    assert configuration(tmp_path).seed == 42 and demonstrations().fingerprint == "f" * 64
