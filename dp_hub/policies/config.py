@@ -117,7 +117,7 @@ class VisionConfig(Config):
 
 
 class DiffusionObjective(Config):
-    """Denoising diffusion (Ho et al. 2020) with a noise schedule from diffusers."""
+    """Denoising diffusion (Ho et al. 2020), with schedules and solvers by diffusers' names."""
 
     kind: Literal["diffusion"] = "diffusion"
     prediction: Prediction = "epsilon"

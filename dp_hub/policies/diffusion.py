@@ -12,9 +12,10 @@ from dp_hub.models.normalizer import Normalizer
 from dp_hub.models.transformer import TransformerDenoiser
 from dp_hub.models.unet1d import ConditionalUnet1d
 from dp_hub.policies.config import DiffusionConfig, MlpConfig, TransformerConfig, UnetConfig
-from dp_hub.policies.objectives import Fix, Generators, Objective, make_objective
+from dp_hub.policies.objectives import Fix, Objective, make_objective
 from dp_hub.policies.observing import ObservationEncoder, checked, normalised, number_widths
 from dp_hub.policies.selection import Selection, Shape, parse_selection, selected_features
+from dp_hub.policies.solvers import Generators, draw_noise
 
 
 class Denoiser(Protocol):
@@ -202,14 +203,6 @@ class DiffusionPolicy(nn.Module):
         if tuple(noise.shape) != shape:
             raise PolicyError(f"noise has shape {tuple(noise.shape)}, expected {shape}")
         return noise.to(device=device, dtype=torch.float32)
-
-
-def draw_noise(shape: tuple[int, ...], generator: Generators, device: torch.device) -> Tensor:
-    """Standard normal float32 noise; with a generator per row, each row comes from its own."""
-    if isinstance(generator, Sequence):
-        return torch.cat([draw_noise((1, *shape[1:]), one, device) for one in generator])
-    source = device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=source).to(device)
 
 
 def observed(config: DiffusionConfig) -> tuple[Selection, ...]:
