@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dp_hub.errors import ConfigError
-from dp_hub.models.conv import Conv1d
+from dp_hub.models.conv import Conv1d, ConvTranspose1d
 from dp_hub.models.steps import step_encoder
 
 
@@ -151,7 +151,7 @@ class ConditionalUnet1d(nn.Module):
                 [
                     residual(2 * above, below),
                     residual(below, below),
-                    nn.ConvTranspose1d(below, below, 4, stride=2, padding=1),
+                    ConvTranspose1d(below, below, 4, stride=2, padding=1),
                 ]
             )
             for below, above in reversed(pairs[1:])

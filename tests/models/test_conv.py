@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dp_hub.models import conv
-from dp_hub.models.conv import Conv1d
+from dp_hub.models.conv import Conv1d, ConvTranspose1d
 
 # (batch, channels in, out, steps, kernel, stride, padding): few rows; many weights; neither.
 FEW_ROWS = (1, 512, 520, 4, 5, 1, 2)
@@ -94,3 +94,28 @@ def test_a_step_of_a_batch_does_not_depend_on_its_neighbours():
     x = torch.randn(3, 512, 4)
     rows = torch.cat([ours(row[None]) for row in x])
     torch.testing.assert_close(rows, ours(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 40])
+@pytest.mark.parametrize(("channels", "out"), [(32, 32), (512, 520), (1024, 512)])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_lengthening_time_is_torchs(batch, channels, out, dtype):
+    torch.manual_seed(0)
+    ours = ConvTranspose1d(channels, out, 4, stride=2, padding=1)
+    theirs = torch.nn.ConvTranspose1d(channels, out, 4, stride=2, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(batch, channels, 4)
+    results = forward_and_gradients(ours, x, dtype)
+    assert results[0].shape == (batch, out, 8)
+    assert results[0].dtype == (dtype or torch.float32)
+    limit = 1e-5 if dtype is None else 0.02
+    assert max(errors(results, forward_and_gradients(theirs, x))) < limit
+
+
+def test_lengthening_time_is_tested_on_both_sides_of_its_choice():
+    def by_product(batch, channels, out):
+        weight = torch.empty(channels, out, 4, device="meta")
+        return conv._few_rows(batch * 4, weight) or weight.numel() >= conv.MANY_WEIGHTS
+
+    assert by_product(1, 512, 520) and by_product(40, 1024, 512)
+    assert not by_product(40, 512, 520) and not by_product(1, 32, 32)
