@@ -56,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no file at {path}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}, not an object of settings")
@@ -123,13 +123,20 @@ def _explain(
     key = _path(first["loc"], values)
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind)
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
-        return ConfigError(f"unknown key `{key}` in {where}", hint=hint)
+        return ConfigError(
+            f"unknown key `{key}` in {where}", hint=_hint(str(first["loc"][-1]), known)
+        )
     if first["type"] == "missing":
         return ConfigError(f"`{key}` is missing from {where}")
     reason = first["msg"].removeprefix("Value error, ")
     return ConfigError(f"`{key}` in {where} is {first['input']!r}: {reason}")
+
+
+def _hint(name: str, known: set[str]) -> str:
+    if name in known:
+        return f"`{name}` belongs elsewhere, or to another `kind`"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(sorted(known))}"
 
 
 def _path(loc: Sequence[str | int], values: Any) -> str:

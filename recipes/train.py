@@ -26,7 +26,7 @@ import dp_hub
 from dp_hub.config import build, read_yaml, with_overrides
 from dp_hub.errors import ConfigError, DpHubError
 from dp_hub.policies.card import CardFacts
-from dp_hub.policies.diffusion import DiffusionPolicy, make_policy
+from dp_hub.policies.kinds import Policy, make_policy
 from dp_hub.policies.saving import save_policy
 from dp_hub.training.config import TrainConfig
 from dp_hub.training.data import TrainingData, training_data
@@ -262,7 +262,7 @@ def evaluate(
     return -numbers["val/loss"] if "val/loss" in numbers else None
 
 
-def rollout_scores(policy: DiffusionPolicy, config: TrainConfig) -> dict[str, float]:
+def rollout_scores(policy: Policy, config: TrainConfig) -> dict[str, float]:
     """Scores of the policy in simulation, on selection seeds."""
     from dp_hub.rollout.evaluation import evaluate as roll_out
 

@@ -105,7 +105,7 @@ def convert(
             format_name,
             source,
             to,
-            mapping=_mapping(mapping or []),
+            mapping=mapping_of(mapping or []),
             drop=drop or [],
             fps=fps,
             task=task,
@@ -206,7 +206,8 @@ def _megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:,.1f} MB"
 
 
-def _mapping(texts: list[str]) -> dict[str, str]:
+def mapping_of(texts: list[str]) -> dict[str, str]:
+    """``KEY=FEATURE`` texts as a mapping. Raises DpHubError."""
     result: dict[str, str] = {}
     for text in texts:
         key, equals, feature = text.partition("=")

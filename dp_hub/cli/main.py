@@ -4,13 +4,17 @@ import logging
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from dp_hub import __version__
 from dp_hub.cli import (
     check,
+    compare,
     convert,
+    convert_policies,
     diff,
     edit,
     evaluate,
@@ -21,12 +25,26 @@ from dp_hub.cli import (
     pull,
     push,
     record,
+    runs,
     serve,
 )
 from dp_hub.errors import DpHubError
 
+
+class Commands(TyperGroup):
+    """Commands of one word or two: ``convert``, and ``convert checkpoint`` beside it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The longer name first."""
+        name = " ".join(args[:2])
+        if len(args) > 1 and name in self.commands:
+            return name, self.commands[name], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="dp-hub",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -34,6 +52,8 @@ app = typer.Typer(
     help="Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot.",
 )
 app.command("convert")(convert.convert)
+app.command("convert checkpoint")(convert_policies.checkpoint)
+app.command("convert policy")(convert_policies.policy)
 app.command("check")(check.check)
 app.command("export")(export.export)
 app.command("info")(info.info)
@@ -46,6 +66,8 @@ app.command("pull")(pull.pull)
 app.command("log")(log.log)
 app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("runs")(runs.runs)
 
 
 def _version(wanted: bool) -> None:

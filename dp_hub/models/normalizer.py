@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from dp_hub.errors import DataError
 
-Mode = Literal["limits", "gaussian", "identity"]
+Mode = Literal["limits", "gaussian", "gaussian_clipped", "identity"]
+LEAST_DEVIATION = 1e-2
+"""Of ``gaussian_clipped``, as ACT has it: what hardly moves is not blown up to unit deviation."""
 STATISTICS = ("min", "max", "mean", "std")
 
 
@@ -63,7 +65,8 @@ class FeatureNormalizer(nn.Module):
         Args:
             array: (N, dim) numbers, N >= 1; computed in float32, as the original does.
             mode: ``limits`` maps each dimension's [min, max] to [-1, 1]; ``gaussian`` to zero mean
-                and unit deviation; ``identity`` changes nothing.
+                and unit deviation; ``gaussian_clipped`` too, but a deviation below 0.01 counts
+                as 0.01; ``identity`` changes nothing.
             range_eps: a dimension whose range (or deviation, for ``gaussian``) is smaller is
                 constant: it keeps its scale, and its value maps to 0.
             fit_offset: False keeps 0 at 0: ``limits`` divides by the largest absolute value,
@@ -236,6 +239,9 @@ def _scale_and_offset(
             return 1.0 / torch.where(largest < range_eps, 1.0, largest), fitted.offset
         case "gaussian":
             scale = 1.0 / torch.where(fitted.std < range_eps, 1.0, fitted.std)
+            return scale, -fitted.mean * scale if fit_offset else fitted.offset
+        case "gaussian_clipped":
+            scale = 1.0 / fitted.std.clamp(min=LEAST_DEVIATION)
             return scale, -fitted.mean * scale if fit_offset else fitted.offset
         case "identity":
             return fitted.scale, fitted.offset

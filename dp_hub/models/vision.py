@@ -1,10 +1,12 @@
 """Pictures to a few numbers: crop, ResNet18, and a pooling that keeps where things are.
 
 Two encoders of Diffusion Policy are within reach: robomimic's, which the paper's image policies
-use (random crop, ResNet18 with GroupNorm, spatial softmax, a linear layer to 64 numbers), and the
-one of its real robots (ResNet18, average pooling, 512 numbers).
+use (random crop, ResNet18 with GroupNorm, spatial softmax, a linear layer to 64 numbers, which its
+encoder of observations puts through a ReLU), and the one of its real robots (ResNet18, average
+pooling, 512 numbers).
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -86,8 +88,10 @@ class VisionEncoder(nn.Module):
         pool: ``spatial_softmax`` gives ``feature_dim`` numbers, ``average`` 512.
         n_keypoints: of the spatial softmax.
         feature_dim: out of the linear layer after the spatial softmax.
+        output_relu: a ReLU behind that layer.
         norm: of the ResNet; with ``batch`` an average of weights only copies its statistics.
-        normalization: of the pixels: to [-1, 1], or ImageNet's mean and deviation.
+        normalization: of the pixels: to [-1, 1], by ImageNet's mean and deviation, or by the given
+            ``mean`` and ``std`` per colour, of pixels 0 to 1.
     Raises:
         ConfigError: a crop larger than the pictures.
     """
@@ -104,8 +108,9 @@ class VisionEncoder(nn.Module):
         pool: Pool = "spatial_softmax",
         n_keypoints: int = 32,
         feature_dim: int = 64,
+        output_relu: bool = True,
         norm: Norm = "group",
-        normalization: Normalization = "minus_one_one",
+        normalization: Normalization | Mapping[str, Sequence[float]] = "minus_one_one",
     ) -> None:
         super().__init__()
         full = image_hw if resize_hw is None else resize_hw
@@ -117,14 +122,18 @@ class VisionEncoder(nn.Module):
         self.image_hw, self.resize_hw = tuple(image_hw), resize_hw
         self.crop_hw = None if crop_hw is None or tuple(crop_hw) == tuple(full) else crop_hw
         self.backbone = ResNet18(norm)
-        self.pool = _pool(pool, n_keypoints, feature_dim)
+        self.pool = _pool(pool, n_keypoints, feature_dim, output_relu)
         self.out_dim = feature_dim if pool == "spatial_softmax" else ResNet18.out_channels
         scale, shift = _pixel_scale(normalization)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """float (N, out_dim) of images, uint8 (N, H, W, 3).
+        """float (N, out_dim) of images, uint8 (N, H, W, 3). Raises PolicyError as `feature_map`."""
+        return self.pool(self.feature_map(images))
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """What is pooled, float (N, 512, h, w), of images, uint8 (N, H, W, 3).
 
         Raises:
             PolicyError: not uint8, or of another size.
@@ -134,7 +143,7 @@ class VisionEncoder(nn.Module):
                 f"pictures are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, "
                 f"{self.image_hw[0]}, {self.image_hw[1]}, 3)"
             )
-        return self.pool(self.backbone(self.prepare(images)))
+        return self.backbone(self.prepare(images))
 
     def prepare(self, images: Tensor) -> Tensor:
         """What the ResNet sees: float (N, 3, h, w), resized, cropped and normalised."""
@@ -159,21 +168,22 @@ def load_torchvision(encoder: VisionEncoder, path: str | Path) -> None:
     load_resnet(encoder.backbone, path)
 
 
-def _pool(kind: Pool, n_keypoints: int, feature_dim: int) -> nn.Module:
+def _pool(kind: Pool, n_keypoints: int, feature_dim: int, relu: bool) -> nn.Module:
     if kind == "average":
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return nn.Sequential(
         SpatialSoftmax(ResNet18.out_channels, n_keypoints),
         nn.Flatten(),  # x and y of each keypoint side by side
         nn.Linear(2 * n_keypoints, feature_dim),
+        nn.ReLU() if relu else nn.Identity(),
     )
 
 
-def _pixel_scale(kind: Normalization) -> tuple[Tensor, Tensor]:
+def _pixel_scale(given: Normalization | Mapping[str, Sequence[float]]) -> tuple[Tensor, Tensor]:
     """``scale`` and ``shift``, float32 (3, 1, 1), of ``byte * scale + shift``."""
-    if kind == "minus_one_one":
+    if given == "minus_one_one":
         mean, std = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.5)
     else:
-        mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-        std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+        named = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if isinstance(given, str) else given
+        mean, std = (torch.tensor(named[one]).view(3, 1, 1) for one in ("mean", "std"))
     return 1 / (255 * std), -mean / std

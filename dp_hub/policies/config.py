@@ -95,25 +95,41 @@ class TransformerConfig(Config):
         return value
 
 
-class VisionConfig(Config):
-    """How every observed picture becomes numbers: a ResNet18, trained from scratch."""
+class PixelScale(Config):
+    """Pixels of 0 to 1 become ``(pixel - mean) / std``, per colour."""
+
+    mean: tuple[float, float, float]
+    """Red, green, blue."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    """Red, green, blue."""
+
+
+class CameraConfig(Config):
+    """What sees a picture: a ResNet18, trained from scratch."""
 
     resize: Size | None = None
     """Height and width, px, to which pictures are scaled before all else."""
     crop: Size | None = None
     """Height and width, px: cut at random while training, from the centre otherwise."""
+    norm: Literal["group", "batch"] = "group"
+    """Group norm, as the paper's; batch norm does not go well with averaged weights."""
+    normalization: Literal["minus_one_one", "imagenet"] | PixelScale = "minus_one_one"
+    """How pixels are scaled: by name, or by ``mean`` and ``std`` of red, green and blue."""
+    share_weights: bool = False
+    """One network for all cameras rather than one each."""
+
+
+class VisionConfig(CameraConfig):
+    """How every observed picture becomes numbers."""
+
     pool: Literal["spatial_softmax", "average"] = "spatial_softmax"
     """Keypoints and a linear layer (robomimic's encoder), or the mean of the last feature map."""
     n_keypoints: PositiveInt = 32
     """Of the spatial softmax."""
     feature_dim: PositiveInt = 64
     """Numbers per picture after the spatial softmax."""
-    norm: Literal["group", "batch"] = "group"
-    """Group norm, as the paper's; batch norm does not go well with averaged weights."""
-    normalization: Literal["minus_one_one", "imagenet"] = "minus_one_one"
-    """How pixels are scaled."""
-    share_weights: bool = False
-    """One network for all cameras rather than one each."""
+    output_relu: bool = True
+    """A ReLU behind the linear layer: robomimic's encoder of observations and LeRobot have one."""
 
 
 class DiffusionObjective(Config):
@@ -224,3 +240,8 @@ class DiffusionConfig(Config):
     def n_trained_obs_steps(self) -> int:
         """Observed steps in a training window: inpainting learns to predict observations too."""
         return self.horizon if self.conditioning == "inpainting" else self.n_obs_steps
+
+    @property
+    def pad_after(self) -> int:
+        """Steps that a training window may reach past its episode's end."""
+        return self.n_action_steps - 1

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dp_hub.errors import PolicyError
 from dp_hub.models.normalizer import Normalizer
 from dp_hub.models.vision import VisionEncoder
-from dp_hub.policies.config import VisionConfig
+from dp_hub.policies.config import CameraConfig, VisionConfig
 from dp_hub.policies.selection import Selection, Shape, selected_features
 
 SHARED = "shared"
@@ -48,7 +48,7 @@ class ObservationEncoder(nn.Module):
         self.selections = tuple(selections)
         self.names = tuple(selected_features(self.selections))
         pictures = {name: features[name] for name in self.names if is_picture(features[name])}
-        self.cameras = nn.ModuleDict(_cameras(pictures, vision))
+        self.cameras = nn.ModuleDict(make_cameras(pictures, vision))
         self._shared = vision.share_weights
         self.widths = [
             self._camera(one.name).out_dim
@@ -82,20 +82,26 @@ class ObservationEncoder(nn.Module):
         return seen.float().unflatten(0, pictures.shape[:2])
 
     def _camera(self, name: str) -> VisionEncoder:
-        camera = self.cameras[SHARED if self._shared else _key(name)]
+        camera = self.cameras[camera_key(name, shared=self._shared)]
         assert isinstance(camera, VisionEncoder), name
         return camera
 
 
-def _cameras(pictures: Mapping[str, Shape], vision: VisionConfig) -> dict[str, VisionEncoder]:
-    options = vision.model_dump(exclude={"resize", "crop", "share_weights"})
+def make_cameras(pictures: Mapping[str, Shape], vision: CameraConfig) -> dict[str, VisionEncoder]:
+    """What sees each picture, by `camera_key`.
+
+    Raises:
+        PolicyError: cameras that share weights have pictures of different sizes.
+    """
+    # Without a choice of pooling nobody pools: the average has no weights to go untrained.
+    options = {"pool": "average"} | vision.model_dump(exclude={"resize", "crop", "share_weights"})
     sizes = {name: shape[:2] for name, shape in pictures.items() if not isinstance(shape, int)}
 
     def camera(size: tuple[int, int]) -> VisionEncoder:
         return VisionEncoder(size, crop_hw=vision.crop, resize_hw=vision.resize, **options)
 
     if not vision.share_weights:
-        return {_key(name): camera(size) for name, size in sizes.items()}
+        return {camera_key(name, shared=False): camera(size) for name, size in sizes.items()}
     if len(set(sizes.values())) > 1:
         raise PolicyError(
             f"cameras that share weights have pictures of different sizes: {sizes}",
@@ -150,5 +156,6 @@ def checked(
     return result
 
 
-def _key(name: str) -> str:
-    return name.replace(".", "__")  # torch takes a dot for a submodule
+def camera_key(name: str, *, shared: bool) -> str:
+    """Under which name a module holds what sees the pictures of feature ``name``."""
+    return SHARED if shared else name.replace(".", "__")  # torch takes a dot for a submodule

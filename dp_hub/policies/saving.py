@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from dp_hub import __version__
 from dp_hub.config import Config, build, read_json
 from dp_hub.errors import ConfigError, PolicyError
+from dp_hub.policies.act_config import ActConfig
 from dp_hub.policies.atomic import new_folder
 from dp_hub.policies.card import CardFacts, DatasetRecord, card_text
 from dp_hub.policies.config import DiffusionConfig
-from dp_hub.policies.diffusion import DiffusionPolicy, make_policy, required_features
+from dp_hub.policies.kinds import Policy, PolicyConfig, make_policy, required_features
 from dp_hub.policies.selection import Shape
 
 CONFIG, WEIGHTS, CARD, TRAINING = (
@@ -40,7 +41,7 @@ class PolicyRecord(Config):
     """Version of this layout."""
     dp_hub_version: str
     """That wrote it."""
-    policy: DiffusionConfig
+    policy: PolicyConfig
     """What to build."""
     features: dict[str, Shape]
     """Of every feature read or predicted: a width, or [height, width, channels] of pictures."""
@@ -49,7 +50,7 @@ class PolicyRecord(Config):
 
 
 def save_policy(
-    policy: DiffusionPolicy,
+    policy: Policy,
     folder: str | Path,
     *,
     card: CardFacts | None = None,
@@ -98,7 +99,7 @@ def load_policy(
     revision: str | None = None,
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
-) -> DiffusionPolicy:
+) -> Policy:
     """A policy from a folder or from the Hub, ready to predict (``eval()``).
 
     Args:
@@ -106,7 +107,7 @@ def load_policy(
         device: where its weights go.
         revision: branch, tag or commit on the Hub.
         scheduler: another solver than the saved one: ddpm, ddim or dpmsolver++ for a policy
-            trained by diffusion, euler for flow matching.
+            trained by diffusion, euler for flow matching; none for ACT.
         num_inference_steps: network calls per prediction, instead of the saved number.
     Raises:
         PolicyError: no such folder, or its configuration or weights do not fit exactly.
@@ -165,9 +166,14 @@ def _locate(path_or_repo: str | Path, revision: str | None) -> Path:
     return pull(str(path_or_repo), revision=revision, kind="policy").path
 
 
-def _with_sampling(
-    config: DiffusionConfig, scheduler: str | None, steps: int | None
-) -> DiffusionConfig:
+def _with_sampling(config: PolicyConfig, scheduler: str | None, steps: int | None) -> PolicyConfig:
+    if scheduler is None and steps is None:
+        return config
+    if isinstance(config, ActConfig):
+        raise PolicyError(
+            "an ACT policy predicts a chunk at once: it has no solver and no steps to choose",
+            hint="leave them out",
+        )
     values = config.model_dump()
     if scheduler is not None:
         values["objective"]["solver"] = scheduler
@@ -182,7 +188,7 @@ def _with_sampling(
         ) from None
 
 
-def _check_weights(policy: DiffusionPolicy, path: Path) -> None:
+def _check_weights(policy: Policy, path: Path) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -1,12 +1,13 @@
 """Episodes of a policy in many environments at once.
 
-Every slot of the batch runs one episode after the other; a finished one makes room for the next
-when the policy is asked again, so no inference is spent on it. What an episode does depends on
-its own seed only: its noise comes from a generator of its own.
+A group of episodes starts together and runs until all have ended; a finished one leaves the batch,
+so no inference is spent on it. Each has a generator of its own for its noise, and nothing outside
+a group has a part in its arithmetic, so scores are a function of the seeds and the size of groups:
+in whatever order or process the groups run.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dp_hub.envs.pusht.vector import PushTVector
 from dp_hub.errors import PolicyError
+from dp_hub.rollout.execution import Execution, Plan, action_at
 
 
 class Policy(Protocol):
@@ -29,14 +31,6 @@ class Policy(Protocol):
         self, obs: dict[str, Tensor], *, generator: Sequence[torch.Generator]
     ) -> Mapping[str, Tensor]:
         """``action`` (B, Ta, Da) to execute and ``action_pred`` (B, Tp, Da), raw units."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One answer of the policy."""
-
-    step: int  # executed steps when it was asked
-    chunk: np.ndarray  # float32 (Tp, Da), from the first observed step on
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,11 @@ class Cost:
     rows: int = 0
     policy_s: float = 0.0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.calls + other.calls, self.rows + other.rows, self.policy_s + other.policy_s
+        )
+
 
 class _Slot:
     """An episode under way in one environment of the batch."""
@@ -76,6 +75,11 @@ class _Slot:
         self.actions: list[np.ndarray] = []
         self.plans: list[Plan] = []
         self.success = False
+
+    @property
+    def recent(self) -> list[Plan]:
+        """The plans that may still have a part in the next action."""
+        return self.plans[-len(self.plans[-1].chunk) :]
 
     def result(self) -> EpisodeResult:
         return EpisodeResult(
@@ -90,12 +94,13 @@ class _Slot:
 
 
 class EpisodeRunner:
-    """Runs a policy through the episodes of some seeds.
+    """Runs a policy through groups of episodes.
 
     Args:
         policy: see `Policy`; in eval mode.
-        tables: the environments, as many as fit one batch.
+        tables: the environments, as many as the largest group has episodes.
         features: observations to give the policy.
+        execution: made for this policy (`Execution.for_policy`).
         on_finish: called with each episode as it ends.
     """
 
@@ -105,99 +110,99 @@ class EpisodeRunner:
         tables: PushTVector,
         *,
         features: Sequence[str],
+        execution: Execution,
         on_finish: Callable[[EpisodeResult], None] | None = None,
     ) -> None:
+        assert execution.n_action_steps is not None, execution
         self._policy, self._tables, self._features = policy, tables, tuple(features)
+        self._every, self._execution = execution.n_action_steps, execution
+        self._first = execution.first_executed(policy.config)
         self._on_finish = on_finish
-        self._slots: list[_Slot | None] = [None] * tables.n_envs
-        self._history: dict[str, np.ndarray] = {}  # each (n_envs, To, ...)
+        self._slots: dict[int, _Slot] = {}  # the running ones, by environment
+        self._history: dict[str, np.ndarray] = {}  # each (n_envs, To + latency_steps, ...)
         self.cost = Cost()
 
     def run(self, seeds: Sequence[int]) -> list[EpisodeResult]:
-        """One episode per seed, in the order of ``seeds``."""
-        waiting = iter(seeds)
+        """One episode per seed, started together, in the order of ``seeds``."""
+        self._start(seeds)
         finished: dict[int, EpisodeResult] = {}
-        while self._fill(waiting):
-            actions = self._ask()
-            for result in self._execute(actions):
+        step = 0
+        while self._slots:
+            if step % self._every == 0:
+                self._ask(step)
+            for result in self._step(self._actions(step)):
                 finished[result.seed] = result
                 if self._on_finish:
                     self._on_finish(result)
+            step += 1
         return [finished[seed] for seed in seeds]
 
-    def _running(self) -> np.ndarray:
-        return np.flatnonzero([slot is not None for slot in self._slots])
-
-    def _fill(self, waiting: Iterator[int]) -> bool:
-        """Start waiting episodes in free slots; whether any slot is running."""
-        started = []
-        for i, slot in enumerate(self._slots):
-            if slot is None and (seed := next(waiting, None)) is not None:
-                self._slots[i] = _Slot(seed)
-                self._tables.restart(i, seed)
-                started.append(i)
-        if started:
-            observation = self._tables.observe()
-            for name in self._features:
-                self._pad(name, observation[name], started)
-        return len(self._running()) > 0
-
-    def _pad(self, name: str, values: np.ndarray, started: list[int]) -> None:
-        """A new episode's history is its first observation over and over."""
-        if name not in self._history:
-            n_obs_steps = self._policy.config.n_obs_steps
-            shape = (len(values), n_obs_steps, *values.shape[1:])
+    def _start(self, seeds: Sequence[int]) -> None:
+        """New episodes; the history of each is its first observation over and over."""
+        assert len(seeds) <= self._tables.n_envs, (len(seeds), self._tables.n_envs)
+        self._slots = {i: _Slot(seed) for i, seed in enumerate(seeds)}
+        for i, seed in enumerate(seeds):
+            self._tables.restart(i, seed)
+        observation = self._tables.observe()
+        kept = self._policy.config.n_obs_steps + self._execution.latency_steps
+        for name in self._features:
+            values = observation[name]
             dtype = np.uint8 if values.dtype == np.uint8 else np.float32
-            self._history[name] = np.zeros(shape, dtype)
-        self._history[name][started] = values[started][:, None]
+            self._history[name] = np.repeat(values.astype(dtype)[:, None], kept, axis=1)
 
-    def _ask(self) -> np.ndarray:
-        """Actions of the running slots, float64 (n_envs, Ta, Da); other rows are zero."""
-        rows = self._running()
-        slots = [slot for slot in self._slots if slot is not None]
-        obs = {name: torch.from_numpy(kept[rows]) for name, kept in self._history.items()}
+    def _ask(self, step: int) -> None:
+        """One call of the policy for all running episodes."""
+        rows, slots = list(self._slots), list(self._slots.values())
+        seen = self._policy.config.n_obs_steps  # the older ones where observations are late
+        obs = {name: torch.from_numpy(kept[rows, :seen]) for name, kept in self._history.items()}
         began = time.perf_counter()
         with torch.inference_mode():
             answer = self._policy.predict_action(obs, generator=[s.generator for s in slots])
-        chunks = answer["action_pred"].float().cpu().numpy()
-        due = answer["action"].double().cpu().numpy()
-        self.cost.policy_s += time.perf_counter() - began
-        self.cost.calls += 1
-        self.cost.rows += len(rows)
-        for slot, chunk, action in zip(slots, chunks, due, strict=True):
-            if not np.isfinite(action).all():
+        chunks = _numbers(answer["action_pred"])
+        self.cost += Cost(1, len(rows), time.perf_counter() - began)
+        for slot, chunk in zip(slots, chunks, strict=True):
+            if not np.isfinite(chunk).all():
                 raise PolicyError(
                     f"the policy's actions for seed {slot.seed} are not finite numbers "
-                    f"(step {len(slot.rewards)}): {action.ravel()[:4]}..."
+                    f"(step {step}): {chunk[self._first :].ravel()[:4]}..."
                 )
-            slot.plans.append(Plan(len(slot.rewards), chunk))
-        actions = np.zeros((len(self._slots), *due.shape[1:]))
-        actions[rows] = due
+            slot.plans.append(Plan(step, chunk))
+
+    def _actions(self, step: int) -> np.ndarray:
+        """What every environment does next, float64 (n_envs, Da); zero where none is running."""
+        due = {
+            i: action_at(step, slot.recent, self._first, self._execution.ensemble)
+            for i, slot in self._slots.items()
+        }
+        actions = np.zeros((self._tables.n_envs, len(next(iter(due.values())))))
+        for i, action in due.items():
+            actions[i] = action
         return actions
 
-    def _execute(self, actions: np.ndarray) -> list[EpisodeResult]:
-        """Carry out the chunk; the episodes that ended on the way."""
+    def _step(self, actions: np.ndarray) -> list[EpisodeResult]:
+        """Carry out one action of each running episode; those that ended with it."""
+        rows = list(self._slots)
+        active = np.isin(np.arange(self._tables.n_envs), rows)
+        observation, reward, terminated = self._tables.step(actions, active)
+        over = terminated | self._tables.truncated()
+        self._remember(observation, rows)
         ended = []
-        for k in range(actions.shape[1]):
-            rows = self._running()
-            if len(rows) == 0:
-                break
-            active = np.isin(np.arange(len(self._slots)), rows)
-            observation, reward, terminated = self._tables.step(actions[:, k], active)
-            over = terminated | self._tables.truncated()
-            self._remember(observation, rows)
-            for i in rows:
-                slot = self._slots[i]
-                assert slot is not None, i
-                slot.rewards.append(float(reward[i]))
-                slot.actions.append(actions[i, k].copy())
-                slot.success = bool(terminated[i])
-                if over[i]:
-                    ended.append(slot.result())
-                    self._slots[i] = None
+        for i in rows:
+            slot = self._slots[i]
+            slot.rewards.append(float(reward[i]))
+            slot.actions.append(actions[i].copy())
+            slot.success = bool(terminated[i])
+            if over[i]:
+                ended.append(slot.result())
+                del self._slots[i]
         return ended
 
-    def _remember(self, observation: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+    def _remember(self, observation: Mapping[str, np.ndarray], rows: list[int]) -> None:
         for name, kept in self._history.items():
             kept[rows, :-1] = kept[rows, 1:]
             kept[rows, -1] = observation[name][rows]
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    """float64 if they are, else float32."""
+    return (values if values.dtype == torch.float64 else values.float()).cpu().numpy()

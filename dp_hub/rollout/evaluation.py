@@ -2,7 +2,8 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,13 @@ import numpy as np
 from dp_hub import __version__
 from dp_hub.errors import PolicyError
 from dp_hub.rollout.episodes import Cost, EpisodeResult, EpisodeRunner, Policy
-from dp_hub.rollout.intervals import Interval, bootstrap_mean, wilson
+from dp_hub.rollout.execution import Execution
+from dp_hub.rollout.intervals import Interval, ShareInterval, bootstrap_mean, share_interval
 from dp_hub.rollout.tasks import MAX_STEPS, check_env, make_tables, needed_features
+
+BATCH_CPU, BATCH_GPU = 25, 100
+"""Episodes in a group unless told otherwise: on a CPU small enough to share 50 between two
+processes, elsewhere large, since there a call costs the same for one row and for a hundred."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Evaluation:
     config: dict[str, Any]
     cost: Cost
     wall_s: float
+    first_executed: int  # index in a chunk of the first action that is executed
+    processes: int = 1
 
     @property
     def mean_max_reward(self) -> float:
@@ -55,6 +63,7 @@ class Evaluation:
             "config": self.config,
             "cost": {
                 "wall_s": self.wall_s,
+                "processes": self.processes,
                 "policy_s": self.cost.policy_s,
                 "policy_calls": self.cost.calls,
                 "policy_rows": self.cost.rows,
@@ -65,64 +74,165 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Job:
+    """What an evaluation runs, whichever policy; made by `make_job`, checked.
+
+    Attributes:
+        env: name of the environment.
+        groups: seeds; those of a group run together as one batch.
+        features: observations that the policy is given.
+        execution: how its chunks are carried out.
+        max_steps: an episode's limit.
+    """
+
+    env: str
+    groups: tuple[range, ...]
+    features: tuple[str, ...]
+    execution: Execution
+    max_steps: int
+
+    def runner(
+        self, policy: Policy, on_finish: Callable[[EpisodeResult], None] | None
+    ) -> EpisodeRunner:
+        """Runs any of the groups, one after the other."""
+        largest = max(len(group) for group in self.groups)
+        return EpisodeRunner(
+            policy,
+            make_tables(self.env, largest, self.features, self.max_steps),
+            features=self.features,
+            execution=self.execution,
+            on_finish=on_finish,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on beside the policy, as plain values."""
+        return {
+            "seed": self.groups[0].start,
+            "episodes": sum(len(group) for group in self.groups),
+            "batch_size": len(self.groups[0]),
+            "max_steps": self.max_steps,
+            **self.execution.as_dict(),
+        }
+
+
+def make_job(
+    config: Any,
+    *,
+    env: str = "pusht",
+    episodes: int = 50,
+    seed: int = 100_000,
+    batch_size: int = BATCH_CPU,
+    max_steps: int | None = None,
+    execution: Execution | None = None,
+) -> Job:
+    """Plan an evaluation of a policy with this configuration. Arguments as of `evaluate`.
+
+    Raises:
+        PolicyError: it observes what the environment does not give, or cannot be run that way.
+    """
+    check_env(env)
+    if episodes < 1 or batch_size < 1:
+        raise PolicyError(f"{episodes} episodes in batches of {batch_size}: both must be positive")
+    stop = seed + episodes
+    starts = range(seed, stop, batch_size)
+    return Job(
+        env=env,
+        groups=tuple(range(start, min(start + batch_size, stop)) for start in starts),
+        features=needed_features(config.observations, env),
+        execution=(execution or Execution()).for_policy(config),
+        max_steps=max_steps or MAX_STEPS[env],
+    )
+
+
 def evaluate(
     policy: Policy,
     *,
     env: str = "pusht",
     episodes: int = 50,
     seed: int = 100_000,
-    batch_size: int = 64,
+    batch_size: int = BATCH_CPU,
     max_steps: int | None = None,
+    execution: Execution | None = None,
+    interval: ShareInterval = "wilson",
     on_finish: Callable[[EpisodeResult], None] | None = None,
 ) -> Evaluation:
     """Run a policy over the seeds ``seed`` ... ``seed + episodes - 1`` and score it.
 
     An episode's start and its noise follow from its seed alone, so the same call gives the same
     scores, and so do other batch sizes as far as the policy's arithmetic is the same for them
-    (matrix products may differ in the last bit, which contact can amplify).
+    (matrix products may differ in the last bit, which contact can amplify). The same batch size
+    gives the same scores exactly, on several processes too: `dp_hub.rollout.worker`.
 
     Args:
         policy: see `Policy`; used through ``config`` and ``predict_action`` only.
         env: ``pusht``.
-        batch_size: most environments that run at once.
+        batch_size: so many consecutive seeds run together.
         max_steps: an episode's limit; the environment's own (300) when None.
+        execution: how chunks are carried out; None: as the policy was trained.
+        interval: of the success rate.
         on_finish: called with each episode as it ends.
     Raises:
         PolicyError: it observes what the environment does not give, or predicts no numbers.
     """
-    check_env(env)
-    if episodes < 1 or batch_size < 1:
-        raise PolicyError(f"{episodes} episodes in batches of {batch_size}: both must be positive")
-    features = needed_features(policy.config.observations, env)
-    limit = max_steps or MAX_STEPS[env]
+    job = make_job(
+        policy.config,
+        env=env,
+        episodes=episodes,
+        seed=seed,
+        batch_size=batch_size,
+        max_steps=max_steps,
+        execution=execution,
+    )
     began = time.perf_counter()
-    tables = make_tables(env, min(batch_size, episodes), features, limit)
-    runner = EpisodeRunner(policy, tables, features=features, on_finish=on_finish)
-    results = runner.run(range(seed, seed + episodes))
-    wall_s = time.perf_counter() - began
-    config = {"seed": seed, "episodes": episodes, "batch_size": batch_size, "max_steps": limit}
-    return summarise(env, results, config=config, cost=runner.cost, wall_s=wall_s)
+    runner = job.runner(policy, on_finish)
+    results = [result for group in job.groups for result in runner.run(group)]
+    return summarise(
+        job,
+        results,
+        first_executed=job.execution.first_executed(policy.config),
+        cost=runner.cost,
+        wall_s=time.perf_counter() - began,
+        interval=interval,
+    )
 
 
 def summarise(
-    env: str,
+    job: Job,
     results: Sequence[EpisodeResult],
     *,
-    config: dict[str, Any],
+    first_executed: int,
     cost: Cost,
     wall_s: float,
+    interval: ShareInterval = "wilson",
+    processes: int = 1,
 ) -> Evaluation:
     """The scores of some episodes, at least one."""
     best = np.array([result.max_reward for result in results])
     return Evaluation(
-        env=env,
+        env=job.env,
         episodes=tuple(results),
         reward=bootstrap_mean(best),
-        success=wilson(sum(result.success for result in results), len(results)),
-        config=config,
+        success=share_interval(sum(result.success for result in results), len(results), interval),
+        config=job.settings(),
         cost=cost,
         wall_s=wall_s,
+        first_executed=first_executed,
+        processes=processes,
     )
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Compute with ``n`` threads: how many there are may change the last bit of a sum."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _versions() -> dict[str, str]:

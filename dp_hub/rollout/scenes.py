@@ -73,18 +73,19 @@ def draw_path(pen: ImageDraw.ImageDraw, points: Sequence[Point], *, width: int) 
         _dot(pen, end, width / 2, _hue(k / max(len(points) - 2, 1)))
 
 
-def draw_plan(pen: ImageDraw.ImageDraw, chunk: np.ndarray, first: int, done: int) -> None:
-    """A predicted chunk (Tp, 2): dots from ``first`` on, larger for what is still to be executed.
+def draw_plan(pen: ImageDraw.ImageDraw, rest: np.ndarray, n_executed: int) -> None:
+    """What is left of a predicted chunk, (n, 2): dots, the ones that will be executed larger."""
+    points = [(float(x), float(y)) for x, y in rest]
+    if len(points) > 1:
+        pen.line(points, fill=(235, 130, 150), width=2)
+    for k, point in reversed(list(enumerate(points))):
+        _dot(pen, point, 6 if k < n_executed else 3.5, _hue(k / max(len(points) - 1, 1)))
 
-    Args:
-        first: index of the first step that is executed.
-        done: executed steps of this chunk so far.
-    """
-    rest = [(float(x), float(y)) for x, y in chunk[first + done :]]
-    if len(rest) > 1:
-        pen.line(rest, fill=(235, 130, 150), width=2)
-    for k, point in reversed(list(enumerate(rest))):
-        _dot(pen, point, 5 if k else 7, _hue(k / max(len(rest) - 1, 1)))
+
+def draw_target(pen: ImageDraw.ImageDraw, at: np.ndarray) -> None:
+    """A ring around the action (2,) being executed."""
+    x, y = float(at[0]), float(at[1])
+    pen.ellipse((x - 11, y - 11, x + 11, y + 11), outline=INK, width=3)
 
 
 def label(result: EpisodeResult) -> tuple[str, Color]:

@@ -7,6 +7,7 @@ from pydantic import field_validator as check
 
 from dp_hub.config import Config
 from dp_hub.policies.config import DiffusionConfig
+from dp_hub.policies.kinds import PolicyConfig
 from dp_hub.training.ema import EmaConfig
 from dp_hub.training.metrics import LoggerName
 
@@ -74,7 +75,7 @@ class TrainConfig(Config):
     """A dataset folder, or a name on the Hub, ``user/name[@revision]``."""
     out_dir: str
     """Where checkpoints, metrics and the policy go."""
-    policy: DiffusionConfig = DiffusionConfig()
+    policy: PolicyConfig = DiffusionConfig()
     """What is trained."""
     split: SplitConfig = SplitConfig()
     """Which episodes train and which validate."""
@@ -118,6 +119,11 @@ class TrainConfig(Config):
     """Passes over the training windows, instead of ``steps``."""
     max_minutes: Annotated[PositiveFloat | None, Field(validate_default=True)] = None
     """Minutes of training (evaluation left out) by which the run and its schedule end at last."""
+
+    @check("policy", mode="before")
+    @classmethod
+    def _diffusion_unless_told(cls, value: Any) -> Any:
+        return {"kind": "diffusion", **value} if isinstance(value, dict) else value
 
     @check("streaming", mode="before")
     @classmethod

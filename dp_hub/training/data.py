@@ -12,8 +12,7 @@ from dp_hub.envs.pusht.symmetry import mirrored, mirrored_pictures
 from dp_hub.errors import ConfigError
 from dp_hub.models.normalizer import Normalizer, fit_normalizer
 from dp_hub.policies.card import DatasetRecord
-from dp_hub.policies.config import DiffusionConfig
-from dp_hub.policies.diffusion import required_features
+from dp_hub.policies.kinds import PolicyConfig, required_features
 from dp_hub.policies.selection import Shape
 from dp_hub.sampling import (
     DeviceSampler,
@@ -194,7 +193,7 @@ def fixed_rows(windows: Windows, most: int) -> np.ndarray:
     return np.linspace(0, len(windows) - 1, n).round().astype(np.int64)
 
 
-def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, Any]:
+def _columns(dataset: "Dataset", policy: PolicyConfig) -> dict[str, Any]:
     columns = {}
     for name in policy_features(dataset, policy):
         column = dataset.column(name)
@@ -202,7 +201,7 @@ def _columns(dataset: "Dataset", policy: DiffusionConfig) -> dict[str, Any]:
     return columns
 
 
-def policy_features(dataset: "Dataset | StreamedDataset", policy: DiffusionConfig) -> list[str]:
+def policy_features(dataset: "Dataset | StreamedDataset", policy: PolicyConfig) -> list[str]:
     """The features a policy needs. Raises ConfigError if the dataset has them not."""
     names = required_features(policy)
     for name in names:
@@ -236,13 +235,13 @@ def _windows(
     columns: Mapping[str, Column],
     stops: np.ndarray,
     mask: np.ndarray,
-    policy: DiffusionConfig,
+    policy: PolicyConfig,
 ) -> WindowDataset:
     table: WindowTable = window_table(
         stops,
         policy.horizon,
         pad_before=policy.n_obs_steps - 1,
-        pad_after=policy.n_action_steps - 1,
+        pad_after=policy.pad_after,
         episode_mask=mask,
     )
     return WindowDataset(
@@ -259,7 +258,7 @@ def _fit(
     columns: Mapping[str, np.ndarray],
     stops: np.ndarray,
     mask: np.ndarray,
-    policy: DiffusionConfig,
+    policy: PolicyConfig,
 ) -> Normalizer:
     frames = np.repeat(mask, np.diff(stops, prepend=0))
     modes = {name: policy.normalization for name in columns}

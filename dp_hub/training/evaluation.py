@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dp_hub.errors import PolicyError
-from dp_hub.policies.diffusion import DiffusionPolicy
+from dp_hub.policies.kinds import Policy
 from dp_hub.training.data import Windows, fixed_rows
 
 VALIDATION_WINDOWS = 2048
@@ -48,7 +48,7 @@ class LossMeter:
 
 
 @torch.no_grad()
-def validation_loss(policy: DiffusionPolicy, windows: Windows, *, batch_size: int) -> float:
+def validation_loss(policy: Policy, windows: Windows, *, batch_size: int) -> float:
     """Mean loss over held-out windows, with the same noise and steps at every call.
 
     Args:
@@ -67,7 +67,7 @@ def validation_loss(policy: DiffusionPolicy, windows: Windows, *, batch_size: in
     return total / len(rows)
 
 
-def action_error(policy: DiffusionPolicy, windows: Windows) -> float:
+def action_error(policy: Policy, windows: Windows) -> float:
     """Mean squared error of predicted chunks over fixed training windows, in squared raw units.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dp_hub.errors import ConfigError
 from dp_hub.policies.card import DatasetRecord
-from dp_hub.policies.diffusion import DiffusionPolicy
+from dp_hub.policies.kinds import Policy
 from dp_hub.training.checkpoints import (
     Checkpoint,
     Kept,
@@ -53,8 +53,8 @@ class Run:
         finished: whether the run reached its end, rather than having been stopped.
     """
 
-    policy: DiffusionPolicy
-    ema: Ema[DiffusionPolicy] | None
+    policy: Policy
+    ema: Ema[Policy] | None
     optimizer: torch.optim.Optimizer
     batches: Batches
     record: DatasetRecord
@@ -65,7 +65,7 @@ class Run:
     finished: bool = False
 
     @property
-    def evaluated(self) -> DiffusionPolicy:
+    def evaluated(self) -> Policy:
         """What is evaluated and saved: the averaged policy, or else the trained one."""
         return self.policy if self.ema is None else self.ema.model
 

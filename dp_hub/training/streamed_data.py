@@ -17,7 +17,7 @@ from dp_hub.dataset.streamed import StreamedDataset
 from dp_hub.envs.pusht.symmetry import mirrored
 from dp_hub.errors import DataError
 from dp_hub.models.normalizer import FeatureNormalizer, Normalizer
-from dp_hub.policies.config import DiffusionConfig
+from dp_hub.policies.kinds import PolicyConfig
 from dp_hub.policies.observing import number_widths
 from dp_hub.policies.selection import Shape
 from dp_hub.sampling import WindowDataset, window_table
@@ -58,7 +58,7 @@ def streamed_training_data(
         horizon=policy.horizon,
         n_obs_steps=policy.n_trained_obs_steps,
         pad_before=policy.n_obs_steps - 1,
-        pad_after=policy.n_action_steps - 1,
+        pad_after=policy.pad_after,
         episode_mask=train_mask,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -110,7 +110,7 @@ class SampledWindows:
         dataset: StreamedDataset,
         episodes: np.ndarray,
         names: Sequence[str],
-        policy: DiffusionConfig,
+        policy: PolicyConfig,
     ) -> None:
         self._dataset, self._episodes, self._names = dataset, episodes, list(names)
         self._policy = policy
@@ -118,7 +118,7 @@ class SampledWindows:
             np.cumsum(dataset.episodes.lengths[episodes]),
             policy.horizon,
             pad_before=policy.n_obs_steps - 1,
-            pad_after=policy.n_action_steps - 1,
+            pad_after=policy.pad_after,
         )
         self._windows: WindowDataset | None = None
 
@@ -169,7 +169,7 @@ def fit(
     dataset: StreamedDataset,
     names: Sequence[str],
     chosen: np.ndarray,
-    policy: DiffusionConfig,
+    policy: PolicyConfig,
     *,
     twin: Twin | None,
     pool_bytes: int,
@@ -191,7 +191,7 @@ def fit(
     return Normalizer({name: _normalizer(statistics, policy) for name, statistics in found.items()})
 
 
-def _normalizer(found: Statistics, policy: DiffusionConfig) -> FeatureNormalizer:
+def _normalizer(found: Statistics, policy: PolicyConfig) -> FeatureNormalizer:
     low, high, mean, std = (
         torch.from_numpy(values.astype(np.float32))
         for values in (found.min, found.max, found.mean, found.std)

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
-COMMANDS += ["edit", "finish", "log", "info", "diff"]
+COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs"]
+COMMANDS += ["convert checkpoint", "convert policy"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,7 @@
 """The original's normalisation rules, worked out in numpy, and what a policy needs of them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,15 @@ def test_limits_are_the_originals_for_any_numbers(array):
     scale, offset = limits_by_hand(array)
     np.testing.assert_array_equal(fitted.scale.numpy(), scale)
     np.testing.assert_array_equal(fitted.offset.numpy(), offset)
+
+
+def test_clipped_deviations_are_acts():
+    rows = np.array([[0.0, 0.5, 3.0], [4.0, 0.501, 3.0]])  # deviations 2.83, 0.0007 and 0
+    fitted = FeatureNormalizer.fit(rows, "gaussian_clipped")
+    assert fitted.scale.tolist() == pytest.approx([1 / math.sqrt(8), 100, 100])
+    low, high = fitted(torch.from_numpy(rows)).tolist()
+    assert low == pytest.approx([-math.sqrt(0.5), -0.05, 0], abs=1e-3)
+    assert high == pytest.approx([math.sqrt(0.5), 0.05, 0], abs=1e-3)
 
 
 def test_limits_of_real_demonstrations(pusht_zip):
@@ -184,5 +195,7 @@ def test_what_cannot_be_fitted_is_refused(call, words):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="'minmax' is none of limits, gaussian, identity"):
+    with pytest.raises(
+        ValueError, match="'minmax' is none of limits, gaussian, gaussian_clipped, identity"
+    ):
         FeatureNormalizer.fit(np.zeros((2, 1)), "minmax")

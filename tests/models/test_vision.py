@@ -197,6 +197,24 @@ def test_imagenets_normalisation():
     assert encoder.prepare(pixel)[0, :, 2, 1].tolist() == pytest.approx(expected, abs=1e-5)
 
 
+def test_pixels_are_scaled_by_a_given_mean_and_deviation():
+    scale = {"mean": (0.5, 0.25, 0.0), "std": (0.5, 0.25, 2.0)}
+    encoder = VisionEncoder((4, 4), normalization=scale)
+    seen = encoder.prepare(torch.full((1, 4, 4, 3), 255, dtype=torch.uint8))
+    assert seen[0, :, 0, 0].tolist() == pytest.approx([1.0, 3.0, 0.5])
+
+
+def test_features_go_through_a_relu_as_in_robomimic_unless_told_not_to():
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with_relu = VisionEncoder((64, 64)).eval()
+    without = VisionEncoder((64, 64), output_relu=False).eval()
+    without.load_state_dict(with_relu.state_dict())
+    features = without(pictures)
+    assert (features < 0).any()
+    assert torch.equal(with_relu(pictures), features.clamp(min=0))
+
+
 def test_resizing_averages_what_falls_into_a_pixel_and_comes_before_the_crop():
     encoder = VisionEncoder((64, 64), resize_hw=(8, 8), crop_hw=(4, 6)).eval()
     stripes = (torch.arange(64) % 2 * 200).to(torch.uint8)[None, None, :, None]

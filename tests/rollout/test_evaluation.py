@@ -82,7 +82,7 @@ def test_the_history_is_the_last_steps_padded_with_the_first() -> None:
     assert result.actions[8] == pytest.approx(result.plans[1].chunk[1])
 
 
-def test_a_reused_slot_starts_with_a_fresh_history() -> None:
+def test_the_next_group_starts_with_a_fresh_history() -> None:
     policy = NoisyPusher()
     evaluate(policy, episodes=2, batch_size=1, max_steps=8)
     start = policy.asked[1]["observation.state"]
@@ -120,6 +120,14 @@ def test_the_table_is_plain_json_with_settings_and_versions() -> None:
     assert again == values
     assert [row["seed"] for row in values["episodes"]] == [100_000, 100_001, 100_002]
     assert values["metrics"]["success_rate"]["method"] == "Wilson score"
-    assert values["config"] == {"seed": 100_000, "episodes": 3, "batch_size": 64, "max_steps": 8}
+    assert values["config"] == {
+        "seed": 100_000,
+        "episodes": 3,
+        "batch_size": 3,
+        "max_steps": 8,
+        "n_action_steps": 8,
+        "latency_steps": 0,
+        "ensemble": None,
+    }
     assert {"dp_hub", "torch", "pymunk"} <= set(values["versions"])
     assert values["cost"]["env_steps"] == 24

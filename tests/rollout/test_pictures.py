@@ -4,6 +4,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from rollout_helpers import NoisyPusher
 
 from dp_hub.envs.pusht.drawing import PushTDrawing
@@ -11,8 +12,8 @@ from dp_hub.errors import DataError
 from dp_hub.rollout.evaluation import Evaluation, evaluate
 from dp_hub.rollout.files import replacing, write_json
 from dp_hub.rollout.picture import contact_sheet
-from dp_hub.rollout.scenes import episode_picture, replay
-from dp_hub.rollout.video import write_video
+from dp_hub.rollout.scenes import draw_plan, episode_picture, replay
+from dp_hub.rollout.video import episode_frames, write_video
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_picture_of_an_episode_shows_the_agents_way(evaluation: Evaluation) -> N
 def test_video_has_a_frame_per_step_and_holds_the_end(
     evaluation: Evaluation, tmp_path: Path
 ) -> None:
-    path = write_video(evaluation, tmp_path / "sub" / "show.mp4", first_executed=1, tiles=3)
+    path = write_video(evaluation, tmp_path / "sub" / "show.mp4", tiles=3)
     with av.open(str(path)) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 17 + 15
@@ -71,3 +72,21 @@ def test_a_folder_that_cannot_be_written_is_a_plain_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write"), replacing(tmp_path / "file" / "x.json"):
         pass
+
+
+def test_the_part_of_a_plan_that_will_be_executed_is_drawn_larger() -> None:
+    image = Image.new("RGB", (400, 100), "white")
+    plan = np.stack([np.linspace(50, 350, 4), np.full(4, 50.0)], axis=1)
+    draw_plan(ImageDraw.Draw(image), plan, 2)
+    drawn = (np.asarray(image) != 255).any(axis=-1)
+    heights = [int(drawn[:, x].sum()) for x in (50, 150, 250, 350)]
+    assert heights[0] == heights[1] > heights[2] == heights[3] > 4
+
+
+def test_a_video_shows_where_the_agent_is_told_to_go(evaluation: Evaluation) -> None:
+    result = evaluation.episodes[0]
+    frames = list(episode_frames(result, PushTDrawing(), first_executed=1, n_executed=8))
+    x, y = (result.actions[3] / 2).round().astype(int)  # tiles are half the table's size
+    x, y = np.clip((x, y), 6, 249)
+    ring = np.asarray(frames[3])[y - 6 : y + 7, x - 6 : x + 7].sum(axis=-1)
+    assert ring.min() < 200  # dark ink
