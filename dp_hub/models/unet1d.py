@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dp_hub.errors import ConfigError
+from dp_hub.models.conv import Conv1d, ConvTranspose1d
 from dp_hub.models.steps import step_encoder
 
 
@@ -21,7 +22,7 @@ class ConvBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, *, kernel: int, n_groups: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv1d(channels_in, channels_out, kernel, padding=kernel // 2),
+            Conv1d(channels_in, channels_out, kernel, padding=kernel // 2),
             nn.GroupNorm(n_groups, channels_out),
             nn.Mish(),
         )
@@ -55,9 +56,7 @@ class ResidualBlock(nn.Module):
         film_dim = 2 * channels_out if predict_scale else channels_out
         self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(cond_dim, film_dim))
         self.residual_conv = (
-            nn.Conv1d(channels_in, channels_out, 1)
-            if channels_in != channels_out
-            else nn.Identity()
+            Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
         )
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ class ConditionalUnet1d(nn.Module):
                 [
                     residual(below, above),
                     residual(above, above),
-                    nn.Conv1d(above, above, 3, stride=2, padding=1)
+                    Conv1d(above, above, 3, stride=2, padding=1)
                     if level < len(pairs) - 1
                     else nn.Identity(),
                 ]
@@ -152,7 +151,7 @@ class ConditionalUnet1d(nn.Module):
                 [
                     residual(2 * above, below),
                     residual(below, below),
-                    nn.ConvTranspose1d(below, below, 4, stride=2, padding=1),
+                    ConvTranspose1d(below, below, 4, stride=2, padding=1),
                 ]
             )
             for below, above in reversed(pairs[1:])
@@ -160,7 +159,7 @@ class ConditionalUnet1d(nn.Module):
         first = widths[1]
         self.final_conv = nn.Sequential(
             ConvBlock(first, first, kernel=kernel_size, n_groups=n_groups),
-            nn.Conv1d(first, input_dim, 1),
+            Conv1d(first, input_dim, 1),
         )
 
     def embed_step(self, timestep: Tensor) -> Tensor:

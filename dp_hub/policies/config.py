@@ -133,7 +133,7 @@ class VisionConfig(CameraConfig):
 
 
 class DiffusionObjective(Config):
-    """Denoising diffusion (Ho et al. 2020) with a noise schedule from diffusers."""
+    """Denoising diffusion (Ho et al. 2020), with schedules and solvers by diffusers' names."""
 
     kind: Literal["diffusion"] = "diffusion"
     prediction: Prediction = "epsilon"

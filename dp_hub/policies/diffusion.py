@@ -1,6 +1,7 @@
 """Diffusion Policy (Chi et al. 2023): chunks of actions drawn by denoising, given observations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, cast
 
 import torch
@@ -13,9 +14,10 @@ from dp_hub.models.normalizer import Normalizer
 from dp_hub.models.transformer import TransformerDenoiser
 from dp_hub.models.unet1d import ConditionalUnet1d
 from dp_hub.policies.config import DiffusionConfig, MlpConfig, TransformerConfig, UnetConfig
-from dp_hub.policies.objectives import Fix, Generators, Objective, make_objective
+from dp_hub.policies.objectives import Fix, Objective, make_objective
 from dp_hub.policies.observing import ObservationEncoder, checked, normalised, number_widths
 from dp_hub.policies.selection import Selection, Shape, parse_selection, selected_features
+from dp_hub.policies.solvers import Generators, draw_noise
 
 
 class Denoiser(Protocol):
@@ -175,14 +177,24 @@ class DiffusionPolicy(nn.Module):
     def _sample(self, seen: Tensor, noise: Tensor, generator: Generators) -> Tensor:
         """A normalised chunk like ``noise``, of observations (B, To, Do)."""
         # The steps are the same for all rows and known in advance: embedded once, K rows.
-        embedded = self.denoiser.embed_step(self.objective.timesteps(noise.device))
+        precision = self._precision(noise.device)
+        with precision():
+            embedded = self.denoiser.embed_step(self.objective.timesteps(noise.device))
         cond = self._condition(seen)
 
         def predict(x: Tensor, step: int) -> Tensor:
-            return self.denoiser.denoise(x, embedded[step].expand(len(x), -1), cond).float()
+            with precision():
+                return self.denoiser.denoise(x, embedded[step].expand(len(x), -1), cond).float()
 
         fix = self._fix(seen) if self._inpaints else None
         return self.objective.sample(predict, noise, generator=generator, fix=fix)
+
+    def _precision(self, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+        """Arithmetic in bf16 where the network was loaded so; its inputs are float32 either way."""
+        weights = cast(nn.Module, self.denoiser).parameters()
+        if any(weight.dtype == torch.bfloat16 for weight in weights):
+            return lambda: torch.autocast(device.type, torch.bfloat16)
+        return nullcontext
 
     def _fix(self, seen: Tensor) -> Fix:
         known = self._known(seen.device)
@@ -202,14 +214,6 @@ class DiffusionPolicy(nn.Module):
         if tuple(noise.shape) != shape:
             raise PolicyError(f"noise has shape {tuple(noise.shape)}, expected {shape}")
         return noise.to(device=device, dtype=torch.float32)
-
-
-def draw_noise(shape: tuple[int, ...], generator: Generators, device: torch.device) -> Tensor:
-    """Standard normal float32 noise; with a generator per row, each row comes from its own."""
-    if isinstance(generator, Sequence):
-        return torch.cat([draw_noise((1, *shape[1:]), one, device) for one in generator])
-    source = device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=source).to(device)
 
 
 def observed(config: DiffusionConfig) -> tuple[Selection, ...]:

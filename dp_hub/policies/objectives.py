@@ -4,17 +4,17 @@ An objective works on normalised chunks and knows nothing of observations or net
 sees the step on the scale of the paper's hundred diffusion steps, whichever the objective.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dp_hub.models.draws import Source, integers, uniform
 from dp_hub.policies.config import DiffusionObjective, FlowObjective, ObjectiveConfig
+from dp_hub.policies.solvers import Generators, alphas_cumprod, solver_steps
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
 Predict = Callable[[Tensor, int], Tensor]
 """The network: (noisy chunk (B, Tp, Da), number of the sampling step) -> its prediction."""
 
@@ -101,88 +101,41 @@ class FlowMatching:
 
 
 class Diffusion:
-    """Denoising diffusion with the schedules and solvers of diffusers."""
+    """Denoising diffusion; `dp_hub.policies.solvers` has the schedules and solvers."""
 
     def __init__(self, config: DiffusionObjective) -> None:
         self.config = config
         self.num_inference_steps = config.num_inference_steps
-        with torch.device("cpu"):  # also where the network is being built without weights
-            self._noising = _ddpm(config)
-            self._solver = _SOLVERS[config.solver](config)
+        kept = alphas_cumprod(config)
+        self._alpha, self._sigma = kept.sqrt(), (1 - kept).sqrt()
+        self._steps = solver_steps(config, config.num_inference_steps)
 
     def corrupt(self, clean: Tensor, noise: Tensor, *, generator: Source) -> Corrupted:
         """See `Objective.corrupt`; the step is uniform over the whole schedule."""
-        timestep = integers(self.config.train_steps, len(clean), generator, clean.device)
-        noisy = self._noising.add_noise(clean, noise, timestep)
+        device = clean.device
+        timestep = integers(self.config.train_steps, len(clean), generator, device)
+        # Kept where they are used: without that, every batch would wait for a copy.
+        self._alpha, self._sigma = self._alpha.to(device), self._sigma.to(device)
+        alpha, sigma = self._alpha[timestep][:, None, None], self._sigma[timestep][:, None, None]
+        noisy = alpha * clean + sigma * noise
         match self.config.prediction:
             case "epsilon":
                 return Corrupted(noisy, timestep, noise)
             case "sample":
                 return Corrupted(noisy, timestep, clean)
             case "v":
-                return Corrupted(
-                    noisy, timestep, self._noising.get_velocity(clean, noise, timestep)
-                )
+                return Corrupted(noisy, timestep, alpha * noise - sigma * clean)
 
     def timesteps(self, device: torch.device) -> Tensor:
         """int64 (K,): the solver's steps, falling."""
-        self._solver.set_timesteps(self.num_inference_steps, device=device)
-        return self._solver.timesteps
+        return torch.tensor([step.timestep for step in self._steps], device=device)
 
     def sample(
         self, predict: Predict, noise: Tensor, *, generator: Generators, fix: Fix | None = None
     ) -> Tensor:
         """See `Objective.sample`; DDPM draws fresh noise at every step from ``generator``."""
-        # Setting the steps again also forgets the multistep solver's history.
-        timesteps = self.timesteps(noise.device)
-        rows = list(generator) if isinstance(generator, Sequence) else generator
-        x = noise * self._solver.init_noise_sigma
-        for step, timestep in enumerate(timesteps):
+        x, clean = noise, None
+        for k, step in enumerate(self._steps):
             x = fix(x) if fix else x
-            x = self._solver.step(predict(x, step), timestep, x, generator=rows).prev_sample
+            x, clean = step(x, predict(x, k), clean, generator)
         return fix(x) if fix else x
-
-
-def _common(config: DiffusionObjective) -> dict[str, Any]:
-    return {
-        "num_train_timesteps": config.train_steps,
-        "beta_start": config.beta_start,
-        "beta_end": config.beta_end,
-        "beta_schedule": config.noise_schedule,
-        "prediction_type": "v_prediction" if config.prediction == "v" else config.prediction,
-    }
-
-
-# diffusers is imported where a schedule is built: it costs more than two seconds.
-
-
-def _ddpm(config: DiffusionObjective) -> Any:
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
-    return DDPMScheduler(
-        **_common(config), clip_sample=config.clip_sample, variance_type="fixed_small"
-    )
-
-
-def _ddim(config: DiffusionObjective) -> Any:
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    return DDIMScheduler(
-        **_common(config), clip_sample=config.clip_sample, set_alpha_to_one=True, steps_offset=0
-    )
-
-
-def _dpmsolver(config: DiffusionObjective) -> Any:
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-    # The squared cosine ends in all but pure noise, where the solver's log-SNR must be clipped.
-    return DPMSolverMultistepScheduler(
-        **_common(config), algorithm_type="dpmsolver++", solver_order=2, lambda_min_clipped=-5.1
-    )
-
-
-_SOLVERS: dict[str, Callable[[DiffusionObjective], Any]] = {
-    "ddpm": _ddpm,
-    "ddim": _ddim,
-    "dpmsolver++": _dpmsolver,
-}

@@ -8,13 +8,14 @@ import torch
 
 from dp_hub.policies.config import DiffusionObjective, FlowObjective
 from dp_hub.policies.objectives import FLOW_TIME_SCALE, make_objective
+from dp_hub.policies.solvers import alphas_cumprod
 
 MEAN, STD = 0.2, 0.25  # of the data, a Gaussian: the best prediction is then known in closed form
 
 
 def perfect_prediction(objective, kind):
     """The expected target given a noisy chunk, for data N(MEAN, STD^2)."""
-    alphas = objective._noising.alphas_cumprod
+    alphas = alphas_cumprod(objective.config)
 
     def predict(x, step):
         alpha = alphas[objective.timesteps_used[step]]
@@ -79,11 +80,11 @@ def test_flow_path_runs_from_noise_to_data():
     assert 0 <= time.min() < 0.01 and 0.99 < time.max() < 1
 
 
-def test_flow_matching_does_not_import_diffusers():
+def test_objectives_do_not_import_diffusers():
     code = (
-        "import sys; from dp_hub.policies.config import FlowObjective\n"
+        "import sys; from dp_hub.policies.config import DiffusionObjective, FlowObjective\n"
         "from dp_hub.policies.diffusion import make_objective\n"
-        "make_objective(FlowObjective())\n"
+        "make_objective(FlowObjective()), make_objective(DiffusionObjective())\n"
         "assert 'diffusers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
