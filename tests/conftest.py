@@ -1,6 +1,11 @@
 """Fixtures that find the real demonstrations; tests that need them skip elsewhere."""
 
 import os
+
+# Before torch is there: the networks here are small, and threads that wait for each other on a busy
+# machine make a test a hundred times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
