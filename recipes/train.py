@@ -56,6 +56,7 @@ from dp_hub.training.results import save_best, save_result
 from dp_hub.training.run import (
     Run,
     agree,
+    alone_in,
     check_same_start,
     load_run,
     newest_checkpoint,
@@ -303,6 +304,8 @@ def finish(run: Run, config: TrainConfig, command: str | None, pusher: Pusher | 
         print(folder)
     else:
         log.warning("stopped at step %d; the same command with --resume continues", run.step)
+    if pusher and run.finished and pusher.newest != run.step:  # it had ended before, unpushed
+        pusher.offer(run.step, lambda to: save_result(run, to, config, command))
     patience_s = 60 * config.push_patience_minutes if run.finished else STOPPED_PATIENCE_S
     if pusher and not pusher.finish(patience_s=patience_s):
         by_hand = f"dp-hub push {folder} {config.push}" if run.finished else "--resume"
@@ -326,7 +329,8 @@ def main(arguments: list[str]) -> int:
         where = words[0] if len(words) == 1 else f"{words[0]} and the command line"
         config = build(TrainConfig, values, where=where)
         command = shlex.join(["accelerate", "launch", "recipes/train.py", *words])
-        run = train(config, open_data(config), resume=resume, command=command)
+        with alone_in(Path(config.out_dir), main=os.environ.get("RANK", "0") == "0"):
+            run = train(config, open_data(config), resume=resume, command=command)
     except DpHubError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

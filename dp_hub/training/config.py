@@ -153,6 +153,11 @@ class TrainConfig(Config):
     def _diffusion_unless_told(cls, value: Any) -> Any:
         return {"kind": "diffusion", **value} if isinstance(value, dict) else value
 
+    @check("mixed_precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML reads an unquoted no as false
+
     @check("streaming", mode="before")
     @classmethod
     def _on_or_off(cls, value: Any) -> Any:

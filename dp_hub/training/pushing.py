@@ -48,6 +48,8 @@ class Pusher:
 
     def __init__(self, name: str, folder: Path, *, retry_s: float = RETRY_S) -> None:
         self.name = name
+        self.newest: int | None = None
+        """The step of the newest policy that was offered."""
         self._folder = folder
         self._retry_s = retry_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,6 +60,7 @@ class Pusher:
     def offer(self, step: int, write: Callable[[Path], Path]) -> None:
         """Write the policy of a step with ``write(folder)``, and have it pushed meanwhile."""
         self._collect()
+        self.newest = step
         self._replace(write(self._folder / f"step_{step:08d}"))
         self._begin()
 

@@ -1,6 +1,5 @@
 """A run's state as one thing, and its way to the disk and back, bit for bit."""
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, gather_object
 
-from dp_hub.errors import ConfigError, TrainingError
+from dp_hub.dataset.lock import WriterLock
+from dp_hub.errors import ConfigError, DataError, TrainingError
 from dp_hub.policies.card import DatasetRecord
 from dp_hub.policies.kinds import Policy
 from dp_hub.training.checkpoints import (
@@ -27,20 +27,13 @@ from dp_hub.training.checkpoints import (
     to_keep,
     write_checkpoint,
 )
-from dp_hub.training.config import (
-    MAY_CHANGE_ON_RESUME,
-    OPTIMIZER_MAY_CHANGE_ON_RESUME,
-    TrainConfig,
-)
+from dp_hub.training.config import TrainConfig
 from dp_hub.training.data import Batches
 from dp_hub.training.ema import Ema
+from dp_hub.training.resuming import refuse_changes, regrouped
 from dp_hub.training.schedule import Stopwatch
 
-log = logging.getLogger(__name__)
-
 CHECKPOINTS = "checkpoints"
-IN_MEMORY = {"epoch", "batch", "seed", "batch_size", "world_size", "n_windows"}
-"""What the position of a sampler in memory holds."""
 
 
 @dataclass
@@ -90,6 +83,29 @@ class Run:
         self.step += 1
         self.position = self.batches.state_dict()
         self.whole = True
+
+
+@contextmanager
+def alone_in(out_dir: Path, *, main: bool) -> Iterator[None]:
+    """Let no other run write to ``out_dir`` meanwhile; the first process of each keeps watch.
+
+    Launchers that are killed leave their processes training.
+
+    Raises:
+        ConfigError: another run does; the message says which.
+    """
+    if not main:
+        yield
+        return
+    try:
+        lock = WriterLock(out_dir.resolve())
+    except DataError as error:
+        hint = "wait until that run has ended, or stop it; --resume then continues"
+        raise ConfigError(error.message, hint=hint) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def newest_checkpoint(out_dir: Path, *, resume: bool) -> Path | None:
@@ -184,7 +200,7 @@ def load_run(run: Run, path: Path, config: TrainConfig, process: PartialState) -
     """
     checkpoint = read_checkpoint(path, ["model", "optimizer", *(["ema"] if run.ema else [])])
     state = checkpoint.state
-    _refuse_changes(state, config, run.record, path)
+    refuse_changes(state, config, run.record, path)
     position = state["batches"]
     run.batches.load_state_dict(regrouped(position, state["config"], config, process.num_processes))
     run.position = run.batches.state_dict()
@@ -197,53 +213,6 @@ def load_run(run: Run, path: Path, config: TrainConfig, process: PartialState) -
     run.stopwatch = Stopwatch(state["elapsed_s"])
     run.kept = [Kept(**one) for one in state["kept"]]
     run.numbers = state["numbers"]
-
-
-def regrouped(
-    position: Mapping[str, Any], before: Mapping[str, Any], config: TrainConfig, world_size: int
-) -> Mapping[str, Any]:
-    """A position in the order of batches, for other batches of which a step has as many windows.
-
-    Args:
-        position: of a sampler in memory; that of a streaming one is given back as it is.
-        before: the configuration that it was taken with.
-        config: the configuration now.
-        world_size: processes now.
-    Raises:
-        ConfigError: a step would have another number of windows, or the position falls into one
-            of the new batches.
-    """
-    size, processes = position.get("batch_size"), position.get("world_size")
-    if position.keys() != IN_MEMORY or (size, processes) == (config.batch_size, world_size):
-        _same_calls(before, config)
-        return position
-    old, new = position["batch_size"] * position["world_size"], config.batch_size * world_size
-    then, now = old * before["grad_accumulation"], new * config.grad_accumulation
-    if then != now:
-        raise ConfigError(
-            f"an optimiser step saw {then} windows and would now see {now}: batch_size {size} x "
-            f"{processes} process(es) x grad_accumulation {before['grad_accumulation']} became "
-            f"{config.batch_size} x {world_size} x {config.grad_accumulation}",
-            hint="let the product stay what it was, or begin another run with --out_dir",
-        )
-    batch, rest = divmod(position["batch"] * old, new)
-    if rest:
-        raise ConfigError(
-            f"batches of {new} windows do not begin where batches of {old} got to",
-            hint="continue with a batch_size that divides the one before",
-        )
-    return {
-        **position,
-        "batch_size": config.batch_size,
-        "world_size": world_size,
-        "batch": batch,
-    }
-
-
-def _same_calls(before: Mapping[str, Any], config: TrainConfig) -> None:
-    for key in ("batch_size", "grad_accumulation"):
-        if before[key] != getattr(config, key):
-            raise _changed_error(key, before[key], getattr(config, key))
 
 
 def agree(accelerator: Accelerator, elapsed_s: float, stop: bool) -> tuple[float, bool]:
@@ -277,37 +246,6 @@ def _checkpoint(run: Run, config: TrainConfig) -> Checkpoint:
         "config": config.model_dump(mode="json"),
     }
     return Checkpoint(tensors, state)
-
-
-def _refuse_changes(
-    state: Mapping[str, Any], config: TrainConfig, record: DatasetRecord, path: Path
-) -> None:
-    if state["fingerprint"] != record.fingerprint:
-        raise ConfigError(
-            f"{path} was trained on other data: fingerprint {state['fingerprint'][:12]}, "
-            f"now {record.fingerprint[:12]}",
-            hint="begin a new run with another --out_dir",
-        )
-    before, now = _flat(state["config"]), _flat(config.model_dump(mode="json"))
-    for key in [key for key in now if before.get(key) != now[key]]:
-        if key in {f"optimizer.{name}" for name in OPTIMIZER_MAY_CHANGE_ON_RESUME}:
-            log.warning("%s was %s before step %d", key, before.get(key), state["step"])
-        else:
-            raise _changed_error(key, before.get(key), now[key])
-
-
-def _changed_error(key: str, before: Any, now: Any) -> ConfigError:
-    return ConfigError(
-        f"`{key}` changed from {before!r} to {now!r} since the newest checkpoint",
-        hint="a run continues with the settings it began with; begin another with --out_dir",
-    )
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that count for continuing; those of the optimiser by ``optimizer.name``."""
-    values = {key: value for key, value in config.items() if key not in MAY_CHANGE_ON_RESUME}
-    optimizer: Mapping[str, Any] = values.pop("optimizer", {})
-    return values | {f"optimizer.{key}": value for key, value in optimizer.items()}
 
 
 def best_kept(kept: Sequence[Kept], most: int) -> list[Kept]:

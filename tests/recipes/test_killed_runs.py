@@ -2,10 +2,12 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from dp_hub_recipes.train import main
 from made_runs import (
     assert_same_run,
     configuration,
@@ -20,6 +22,9 @@ from made_runs import (
 )
 
 from dp_hub.training.checkpoints import list_checkpoints
+from dp_hub.training.run import alone_in
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Dropout, an average, two network calls a step, scores to choose the best two by; a checkpoint
 # after every second step, so that many kills fall into the writing of one.
@@ -106,3 +111,25 @@ def test_another_seed_ends_otherwise(tmp_path, straight):
     with pytest.raises(AssertionError):
         assert_ended_the_same(tmp_path, straight)
     assert configuration(tmp_path).seed == 42 and demonstrations().fingerprint == "f" * 64
+
+
+def test_second_run_waits_its_turn_and_a_killed_one_blocks_nobody(tmp_path, capsys):
+    out_dir, debug = tmp_path / "run", str(ROOT / "recipes" / "configs" / "debug.yaml")
+    first = start(hold, out_dir)
+    while not (tmp_path / "held").exists():
+        assert first.is_alive()
+    words = [debug, "--dataset", str(tmp_path / "nothing"), "--out_dir", str(out_dir)]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert f"{out_dir} is being written by" in said and f"process {first.pid}" in said
+    assert "--resume then continues" in said
+    kill([first])
+    assert main(words) == 1  # for want of data now
+    assert "is being written" not in capsys.readouterr().err
+    assert not out_dir.exists()
+
+
+def hold(out_dir):
+    with alone_in(out_dir, main=True):
+        (out_dir.parent / "held").touch()
+        time.sleep(60)

@@ -103,7 +103,12 @@ def test_run_without_a_hub_ends_well_and_says_what_to_do_by_hand(tmp_path, monke
     assert f"when it is back:  dp-hub push {tmp_path / 'policy'} me/walker" in caplog.text
     load_policy(tmp_path / "policy")
     assert (tmp_path / "to_push" / "step_00000020").is_dir()
-    train(configuration(tmp_path, steps=22), demonstrations(), resume=True)
+
+
+def test_run_that_ended_without_the_hub_pushes_when_it_is_started_again(local_hub, tmp_path):
+    train(configuration(tmp_path), demonstrations())
+    train(configuration(tmp_path, push="me/walker"), demonstrations(), resume=True)
+    assert pushed_steps("me/walker") == 20
 
 
 def test_hub_that_never_answers_is_given_up_in_time(policy, tmp_path, monkeypatch):

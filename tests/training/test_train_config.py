@@ -87,3 +87,7 @@ def test_checkpoints_are_not_chosen_on_the_seeds_of_results(seed, episodes, fits
     # In whichever order a file has them.
     with pytest.raises(ConfigError, match="on the seeds that results are reported from"):
         load("debug.yaml", *reversed(words))
+
+
+def test_precision_no_needs_no_quotes():
+    assert load("pusht_state_cpu.yaml", "--mixed_precision", "no").mixed_precision == "no"
