@@ -63,7 +63,7 @@ from dp_hub.training.run import (
     precision_before,
     save_run,
 )
-from dp_hub.training.schedule import Budget, cosine_factor
+from dp_hub.training.schedule import Budget, Session, cosine_factor
 
 if TYPE_CHECKING:
     from dp_hub.dataset.reader import Dataset
@@ -114,7 +114,7 @@ def train(
 
     calls, main = config.grad_accumulation, accelerator.is_main_process
     chance = Chance(config, rank=rank, world_size=world_size, device=device)
-    budget = run_budget(config, len(data.batches))
+    budget, session = run_budget(config, len(data.batches)), Session(config.session_minutes)
     metrics = loggers(config, accelerator, run.step)
     pusher = open_pusher(config, accelerator)
     progress = Progress(enabled=main)
@@ -145,7 +145,7 @@ def train(
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-            asked = request.received is not None
+            asked = request.received is not None or session.over
             elapsed_s, stop = agree(accelerator, run.stopwatch.elapsed_s, asked)
             share = budget.progress(run.step, elapsed_s)
             progress.update(run.step, share=share, elapsed_s=elapsed_s)
@@ -165,7 +165,7 @@ def train(
                     if pusher:
                         pusher.offer(run.step, lambda to: save_result(run, to, config, command))
     metrics.close()
-    run.finished = share >= 1
+    run.finished, run.interrupted = share >= 1, request.received is not None
     if main:
         finish(run, config, command, pusher)
     return run
@@ -337,7 +337,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0 if run.finished else 130
+    return 130 if run.interrupted and not run.finished else 0
 
 
 if __name__ == "__main__":

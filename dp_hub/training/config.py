@@ -147,6 +147,8 @@ class TrainConfig(Config):
     """Passes over the training windows, instead of ``steps``."""
     max_minutes: Annotated[PositiveFloat | None, Field(validate_default=True)] = None
     """Minutes of training (evaluation left out) by which the run and its schedule end at last."""
+    session_minutes: PositiveFloat | None = None
+    """Stop in order so many minutes after the start; the same command with --resume continues."""
 
     @check("policy", mode="before")
     @classmethod
@@ -203,6 +205,7 @@ MAY_CHANGE_ON_RESUME = {
     "steps",
     "epochs",
     "max_minutes",
+    "session_minutes",
 }
 
 OPTIMIZER_MAY_CHANGE_ON_RESUME = {"lr", "warmup_steps", "max_grad_norm"}

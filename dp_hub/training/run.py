@@ -52,7 +52,8 @@ class Run:
         stopwatch: seconds of training.
         kept: the checkpoints on the disk.
         numbers: what the last evaluation measured.
-        finished: whether the run reached its end, rather than having been stopped.
+        finished: whether the run reached its end.
+        interrupted: whether a signal stopped it.
     """
 
     policy: Policy
@@ -67,6 +68,7 @@ class Run:
     kept: list[Kept] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
     finished: bool = False
+    interrupted: bool = False
 
     @property
     def evaluated(self) -> Policy:

@@ -51,6 +51,27 @@ class Budget:
         return max(steps, self.share(elapsed_s))
 
 
+@dataclass
+class Session:
+    """The time since a start, all included, and whether it is used up.
+
+    Args:
+        minutes: that it may last, or None.
+        clock: monotonic seconds.
+    """
+
+    minutes: float | None
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time to stop."""
+        return self.minutes is not None and self.clock() - self._began >= 60 * self.minutes
+
+
 class Stopwatch:
     """Seconds of training over all runs, without the pauses.
 

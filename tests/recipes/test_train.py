@@ -66,6 +66,16 @@ def test_interrupted_run_saves_and_continues_exactly(tmp_path, caplog):
     assert_same_run(tmp_path / "straight", tmp_path / "broken")
 
 
+def test_run_in_short_sessions_equals_one_in_a_single_session(tmp_path):
+    train(configuration(tmp_path / "straight"), demonstrations())
+    short = configuration(tmp_path / "short", session_minutes=1e-6)
+    sessions = [train(short, demonstrations(), resume=True) for _ in range(3)]
+    assert [run.step for run in sessions] == [1, 2, 3]
+    assert not any(run.finished or run.interrupted for run in sessions)
+    assert train(configuration(tmp_path / "short"), demonstrations(), resume=True).finished
+    assert_same_run(tmp_path / "straight", tmp_path / "short")
+
+
 def test_evaluating_more_often_changes_nothing(tmp_path):
     for name, every in (("rarely", 0), ("often", 1)):
         config = configuration(tmp_path / name, eval_every=every, log_every=every or 9)
