@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lerobot_folders import CROP, network, of_2024, processors, settings, statistics, write
+from lerobot_policy_folders import CROP, network, of_2024, processors, settings, statistics, write
 from original_networks import see, unet
 from safetensors.torch import load_file, save_file
 
