@@ -54,6 +54,7 @@ def prepare(part: str, options: dict[str, Any]) -> tuple[DiffusionPolicy, Traini
         dataset=options["folder"],
         out_dir="unused",
         policy=POLICIES[part],
+        steps=1_000_000,
         batch_size=options["batch_size"],
     )
     data = training_data(open_dataset(config.dataset), config, device=torch.device("cpu"))
