@@ -1,9 +1,10 @@
 """Convolution over time as the paper's U-Net needs it on a CPU: many channels, few steps.
 
 torch leaves convolutions on a CPU to oneDNN, which is made for pictures. With a thousand channels
-and more its gradient of the weights takes six times as long as the convolution itself, and with
-few samples it spends most of its time laying out the weights anew for every call. There the same
-sums are taken as one matrix product. Elsewhere, and on other devices, the layer is torch's own.
+and more its gradient of the weights takes three to six times as long as the convolution itself (and
+its threads wait for each other by spinning, which is worse where cores are shared); with few
+samples it spends most of its time laying out the weights anew for every call. There the same sums
+are taken as one matrix product. Elsewhere, and on other devices, the layer is torch's own.
 """
 
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MANY_WEIGHTS = 2**21
-"""From so many weights on, oneDNN's gradient of them is slow (measured on AMD Zen 4)."""
+MANY_WEIGHTS = 2**20
+"""With more of them, oneDNN's gradient of the weights is slower than a product (AMD Zen 4)."""
 
 WEIGHTS_PER_ROW = 2**17
 """With more weights than this per step of the result, a product is faster than oneDNN."""
@@ -37,7 +38,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """float (B, O, S) of a float (B, C, T)."""
         weight, bias = self.weight, self.bias  # (C, O, K), (O,)
-        many = weight.numel() >= MANY_WEIGHTS or _few_rows(len(input) * input.shape[2], weight)
+        many = weight.numel() > MANY_WEIGHTS or _few_rows(len(input) * input.shape[2], weight)
         if input.device.type != "cpu" or not many:
             return super().forward(input, output_size)
         assert output_size is None and bias is not None and self.groups == 1, self
@@ -70,7 +71,7 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         few = _few_rows(grad.shape[0] * grad.shape[2], weight)
-        many = few or weight.numel() >= MANY_WEIGHTS
+        many = few or weight.numel() > MANY_WEIGHTS
         wants_x, wants_weight, wants_bias, _, _ = ctx.needs_input_grad
         by_torch = [wants_x and not few, wants_weight and not many, False]
         of_x, of_weight, of_bias = None, None, grad.sum((0, 2)) if wants_bias else None

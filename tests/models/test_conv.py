@@ -9,7 +9,7 @@ from dp_hub.models import conv
 from dp_hub.models.conv import Conv1d, ConvTranspose1d
 
 # (batch, channels in, out, steps, kernel, stride, padding): few rows; many weights; neither.
-FEW_ROWS = (1, 512, 520, 4, 5, 1, 2)
+FEW_ROWS = (1, 320, 330, 4, 5, 1, 2)
 MANY_WEIGHTS = (20, 512, 1024, 4, 5, 1, 2)
 NEITHER = (20, 32, 48, 16, 5, 1, 2)
 LAYERS = [
@@ -58,7 +58,7 @@ def test_results_and_gradients_are_torchs(layer):
 def test_the_cases_above_are_on_both_sides_of_every_choice():
     def choices(batch, channels, out, steps, kernel, stride, padding):
         weight = torch.empty(out, channels, kernel, device="meta")
-        return conv._few_rows(batch * steps, weight), weight.numel() >= conv.MANY_WEIGHTS
+        return conv._few_rows(batch * steps, weight), weight.numel() > conv.MANY_WEIGHTS
 
     assert choices(*FEW_ROWS) == (True, False)
     assert choices(*MANY_WEIGHTS) == (False, True)
@@ -97,7 +97,7 @@ def test_a_step_of_a_batch_does_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize("batch", [1, 6, 40])
-@pytest.mark.parametrize(("channels", "out"), [(32, 32), (512, 520), (1024, 512)])
+@pytest.mark.parametrize(("channels", "out"), [(32, 32), (512, 500), (1024, 512)])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_lengthening_time_is_torchs(batch, channels, out, dtype):
     torch.manual_seed(0)
@@ -115,7 +115,7 @@ def test_lengthening_time_is_torchs(batch, channels, out, dtype):
 def test_lengthening_time_is_tested_on_both_sides_of_its_choice():
     def by_product(batch, channels, out):
         weight = torch.empty(channels, out, 4, device="meta")
-        return conv._few_rows(batch * 4, weight) or weight.numel() >= conv.MANY_WEIGHTS
+        return conv._few_rows(batch * 4, weight) or weight.numel() > conv.MANY_WEIGHTS
 
-    assert by_product(1, 512, 520) and by_product(40, 1024, 512)
-    assert not by_product(40, 512, 520) and not by_product(1, 32, 32)
+    assert by_product(1, 512, 500) and by_product(40, 1024, 512)
+    assert not by_product(40, 512, 500) and not by_product(1, 32, 32)
