@@ -6,6 +6,7 @@ import os
 # machine make a test a hundred times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from dp_hub.hub import LocalHub
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of some shells
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs under test hear it again
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 

@@ -61,5 +61,5 @@ def test_mirrored_real_demonstrations_move_the_block_the_same_way(pusht_first5_z
 
 
 def test_unknown_feature_is_refused() -> None:
-    with pytest.raises(DataError, match=r"observation\.image"):
-        mirrored({"observation.image": np.zeros((2, 4, 4, 3))})
+    with pytest.raises(DataError, match=r"observation\.depth"):
+        mirrored({"observation.depth": np.zeros((2, 4, 4, 3))})

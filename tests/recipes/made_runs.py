@@ -1,5 +1,6 @@
 """Runs of seconds for tests of the recipe: in this process, in others, and killed on the way."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -159,7 +160,8 @@ def end(processes, *, status=0, timeout_s=60):
 def kill(processes) -> bool:
     """Kill processes outright; False if they had ended, and well, before that."""
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(process.pid, signal.SIGKILL)
     for process in processes:
         process.join(30)
         assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
