@@ -40,7 +40,9 @@ def action_error(policy: Policy, windows: Windows) -> float:
     device = next(policy.parameters()).device
     batch = _on(device, windows.__getitems__(fixed_rows(windows, ACTION_ERROR_WINDOWS)))
     generator = torch.Generator(device).manual_seed(0)
-    predicted = policy.predict_action(batch, generator=generator)["action_pred"]
+    # With inpainting a window holds more observations than a policy is given when it acts.
+    seen = {name: batch[name][:, : policy.config.n_obs_steps] for name in policy.encoder.names}
+    predicted = policy.predict_action(seen, generator=generator)["action_pred"]
     return torch.nn.functional.mse_loss(predicted, batch["action"]).item()
 
 

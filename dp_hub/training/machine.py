@@ -1,5 +1,6 @@
 """What depends on the machine: threads, the faster precision, and being asked to stop."""
 
+import copy
 import logging
 import os
 import shutil
@@ -92,12 +93,13 @@ def new_accelerator(mixed_precision: str, grad_accumulation: int) -> Accelerator
 def faster_precision(policy: nn.Module, batch: Mapping[str, Tensor], device: torch.device) -> str:
     """``bf16`` if a training step of the network is faster with it on this machine, else ``no``.
 
-    Tries both for a moment. Weights, gradients and random states are left as they were.
+    Tries both for a moment, on a copy: weights, statistics, gradients and random states are left
+    as they were.
     """
+    tried = copy.deepcopy(policy)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        full = _seconds(lambda: _step(policy, batch, device, bf16=False), device)
-        half = _seconds(lambda: _step(policy, batch, device, bf16=True), device)
-    policy.zero_grad(set_to_none=True)
+        full = _seconds(lambda: _step(tried, batch, device, bf16=False), device)
+        half = _seconds(lambda: _step(tried, batch, device, bf16=True), device)
     chosen = "bf16" if half < full else "no"
     log.info(
         "precision %s: forward and backward take %.1f ms in fp32, %.1f ms in bf16",

@@ -104,6 +104,12 @@ def test_run_learns_and_leaves_a_policy_with_averaged_weights(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "policy")
 
 
+def test_policy_that_inpaints_is_trained_and_evaluated(tmp_path):
+    policy = {**NO_CHANCE, "conditioning": "inpainting"}
+    train(configuration(tmp_path, steps=2, policy=policy), demonstrations())
+    assert {"train/action_mse", "val/loss"} <= lines_of(tmp_path)[-1].keys()
+
+
 def test_normaliser_is_fitted_on_the_training_episodes_only(tmp_path):
     dataset = demonstrations()
     stops = dataset.episodes.stops

@@ -125,6 +125,8 @@ def _tensor(where: Any, offset: Any, size: Any, stride: Any, *notes: Any) -> Ten
     if len(made.size) != len(made.stride):
         raise NotPlain("a tensor has not as many strides as dimensions")
     last = made.offset + sum((n - 1) * step for n, step in zip(made.size, made.stride, strict=True))
+    if math.prod(n for n in made.size if n) >= 2**48:
+        raise NotPlain(f"a tensor is of shape {made.size}")
     numel = math.prod(made.size)
     if numel and (last >= where.numel or numel > where.numel):
         raise NotPlain(f"a tensor of shape {made.size} runs past its {where.numel} numbers")

@@ -10,7 +10,7 @@ Opcodes and their arguments are taken apart by the standard library's `pickletoo
 
 import pickletools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any, Protocol
 
 from dp_hub.errors import PolicyError
@@ -25,6 +25,9 @@ from dp_hub.policies.foreign.names import (
     storage,
     text,
 )
+
+_MOST_WORK = 2**20
+"""Instructions, and values copied by them: far more than a checkpoint's, yet memory for all."""
 
 _HINT = "only tensors, numbers, strings, plain containers and OmegaConf's settings are read"
 
@@ -72,6 +75,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.work = 0
 
     def run(self, source: Readable) -> Any:
         for opcode, argument, _ in pickletools.genops(source):  # type: ignore[arg-type]
@@ -80,11 +84,18 @@ class _Machine:
             action = _ACTIONS.get(opcode.name)
             if action is None:
                 raise self.refusal(f"it uses the pickle instruction {opcode.name}")
+            self.spend(1)
             action(self, argument)
         raise ValueError("it has no end")
 
     def refusal(self, what: str) -> PolicyError:
         return PolicyError(f"refused to read {self.where}: {what}", hint=_HINT)
+
+    def spend(self, work: int) -> None:
+        # A byte of a pickle can make a whole container, and a few of them copy a large one.
+        self.work += work
+        if self.work > _MOST_WORK:
+            raise self.refusal(f"it builds more than {_MOST_WORK:,} values")
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -115,6 +126,7 @@ class _Machine:
         make = KNOWN.get(name) if isinstance(name, Name) else None
         if make is None or not isinstance(arguments, tuple):
             raise self.refusal(f"it calls {_kind(name)}")
+        self.spend(sum(len(one) for one in arguments if isinstance(one, Sized)))
         try:
             self.push(make(*arguments))
         except TypeError:
@@ -129,6 +141,7 @@ class _Machine:
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if isinstance(target, Record) and isinstance(state, dict):
+            self.spend(len(state))
             target.fields.update(state)
         elif not (isinstance(target, dict) and isinstance(state, dict) and _is_torch_note(state)):
             raise self.refusal(f"it sets the state of {_kind(target)}")

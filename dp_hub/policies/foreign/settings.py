@@ -25,7 +25,7 @@ def plain_settings(value: Any, *, where: str) -> Any:
         PolicyError: not OmegaConf's, or settings that contain themselves.
     """
     bare = _Walk(where, follow=_content).copy(value)
-    return _Walk(where, follow=lambda node: _referred(node, bare)).copy(bare)
+    return _Walk(where, follow=_References(bare, where).follow).copy(bare)
 
 
 class _Walk:
@@ -58,24 +58,37 @@ def _content(value: Any) -> Any:
     return value
 
 
-def _referred(value: Any, root: Any) -> Any:
-    for _ in range(_MOST_LEVELS):
-        found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-        if found is None:
-            break
-        value = _at(found[1], root)
-    return value
+class _References:
+    """Follows ``${a.b}`` through settings in which each may lead through others.
 
+    Counted, as in `_Walk`: a few of them can lead in circles, or double at every level.
+    """
 
-def _at(path: str, root: Any) -> Any:
-    node = root
-    for key in path.split("."):
-        if isinstance(node, str):
-            node = _referred(node, root) if node != f"${{{path}}}" else None
-        if not isinstance(node, dict) or key not in node:
-            return f"${{ {path} }}"  # refers to nothing: no longer a reference, but told of as one
-        node = node[key]
-    return node
+    def __init__(self, root: Any, where: str) -> None:
+        self._root, self._where = root, where
+        self._steps = 0
+
+    def follow(self, value: Any, level: int = 0) -> Any:
+        """What a value refers to; itself, where it is no reference."""
+        for _ in range(_MOST_LEVELS):
+            found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+            if found is None:
+                break
+            value = self._at(found[1], level)
+        return value
+
+    def _at(self, path: str, level: int) -> Any:
+        node = self._root
+        for key in path.split("."):
+            self._steps += 1
+            if self._steps > _MOST_NODES or level > _MOST_LEVELS:
+                raise PolicyError(f"the settings in {self._where} have no end")
+            if isinstance(node, str):
+                node = self.follow(node, level + 1) if node != f"${{{path}}}" else None
+            if not isinstance(node, dict) or key not in node:
+                return f"${{ {path} }}"  # refers to nothing: no longer a reference, but told as one
+            node = node[key]
+        return node
 
 
 class Options:

@@ -7,6 +7,7 @@ optimizer only one model is wanted.
 """
 
 import io
+import math
 import mmap
 import struct
 import zipfile
@@ -44,16 +45,22 @@ class TorchFile:
     Args:
         payload: what it holds, with a `TensorRef` where a tensor is.
         storages: of the same file.
+        size_bytes: of the file: no more is given of it than it holds, though every tensor may claim
+            the same numbers.
     """
 
-    def __init__(self, payload: Any, storages: Storages) -> None:
+    def __init__(self, payload: Any, storages: Storages, size_bytes: int) -> None:
         self.payload = payload
         self._storages = storages
+        self._left_bytes = size_bytes
 
     def tensor(self, ref: TensorRef) -> Tensor:
         """A tensor, contiguous and a copy. Raises PolicyError where the file lies or is damaged."""
         if 0 in ref.size:
             return torch.empty(ref.size, dtype=ref.storage.dtype)
+        self._left_bytes -= math.prod(ref.size) * ref.storage.dtype.itemsize
+        if self._left_bytes < 0:
+            raise PolicyError("the tensors are together larger than the file", hint=_DAMAGED)
         raw = self._storages.raw(ref.storage)
         numbers = torch.frombuffer(raw, dtype=ref.storage.dtype)
         return numbers.as_strided(ref.size, ref.stride, ref.offset).clone(
@@ -116,7 +123,7 @@ def _open_zip(file: Any, path: Path) -> TorchFile:
     if "byteorder" in sizes and storages.read("byteorder") != b"little":
         raise PolicyError(f"{path} was written with another byte order than little-endian")
     payload = read_pickle(io.BytesIO(storages.read("data.pkl")), where=str(path))
-    return TorchFile(payload, storages)
+    return TorchFile(payload, storages, path.stat().st_size)
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
@@ -183,7 +190,7 @@ def _open_legacy(mapped: mmap.mmap, path: Path) -> TorchFile:
     payload = read_pickle(mapped, where=where, storages=refs)
     storages = _Legacy(mapped, path)
     storages.locate(read_pickle(mapped, where=where), refs)
-    return TorchFile(payload, storages)
+    return TorchFile(payload, storages, path.stat().st_size)
 
 
 def _is_little(machine: Any) -> bool:

@@ -449,6 +449,16 @@ def test_settings_that_never_end_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "x.ckpt", "have no end")
 
 
+def test_references_that_never_end_are_refused(tmp_path: Path) -> None:
+    state = {"model": {"a": torch.ones(1)}}
+    circle = {"a": "${b.x}", "b": "${a.y}"}
+    torch.save({"cfg": circle, "state_dicts": state}, tmp_path / "x.ckpt")
+    refused(tmp_path / "x.ckpt", "have no end")
+    doubling = {f"k{n}": f"${{d.k{n + 1}.k{n + 1}}}" for n in range(40)} | {"k40": "${d}"}
+    torch.save({"cfg": {"d": doubling}, "state_dicts": state}, tmp_path / "x.ckpt")
+    refused(tmp_path / "x.ckpt", "have no end")
+
+
 def test_what_is_there_already_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "p"
     convert_checkpoint(plain(tmp_path), target)

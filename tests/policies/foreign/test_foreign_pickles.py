@@ -207,3 +207,32 @@ def test_the_machine_knows_exactly_these_instructions() -> None:
     refused = {"INST", "OBJ", "EXT1", "EXT2", "EXT4", "PERSID", "NEWOBJ_EX", "BYTEARRAY8"}
     refused |= {"NEXT_BUFFER", "READONLY_BUFFER"}
     assert {opcode.name for opcode in pickletools.opcodes} - set(_ACTIONS) == refused | {"STOP"}
+
+
+TEXT = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20
+SETTING = b"comegaconf.nodes\nAnyNode\n"
+ITEMS = b"(" + b"".join(b"M" + struct.pack("<H", n) + b"N\x86" for n in range(4096)) + b"l"
+STATE = b"(" + b"".join(b"M" + struct.pack("<H", n) + b"N" for n in range(4096)) + b"d"
+
+
+@pytest.mark.parametrize(
+    "program",
+    {
+        "a set per byte": b"(" + b"\x8f" * (2**20 + 1) + b"t.",
+        "encoded again": b"c_codecs\nencode\nq\x00"
+        + TEXT
+        + b"\x8c\x06latin1\x86q\x01("
+        + b"h\x00h\x01R" * 50
+        + b"t.",
+        "copied dicts": b"ccollections\nOrderedDict\nq\x00"
+        + ITEMS
+        + b"\x85q\x01("
+        + b"h\x00h\x01R" * 5000
+        + b"t.",
+        "copied states": STATE + b"q\x00(" + (SETTING + b")\x81h\x00b") * 5000 + b"t.",
+    }.items(),
+    ids=lambda item: item[0].replace(" ", "-"),
+)
+def test_a_small_file_cannot_fill_the_memory(program: tuple[str, bytes]) -> None:
+    with pytest.raises(PolicyError, match="more than 1,048,576 values"):
+        read(program[1])

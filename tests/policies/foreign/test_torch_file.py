@@ -188,6 +188,26 @@ def test_sizes_beyond_the_file_are_refused(small: Path, tmp_path: Path) -> None:
         read(path)
 
 
+def test_tensors_that_share_their_numbers_are_together_no_larger_than_the_file(tmp_path) -> None:
+    numbers = torch.randn(10_000)
+    path = save({str(k): numbers for k in range(50)}, tmp_path / "x.ckpt")
+    with pytest.raises(PolicyError, match="together larger than the file"):
+        read(path)
+
+
+def test_a_tensor_of_nothing_and_a_shape_beyond_all_is_refused(tmp_path: Path) -> None:
+    path = save(torch.empty(0, 1000), tmp_path / "x.ckpt", "legacy")
+    data = path.read_bytes()
+    assert data.count(b"M\xe8\x03\x86") == 1  # (0, 1000)
+    huge = b"\x8a\x06" + b"\x00" * 5 + b"\x40" + b"\x8a\x06" + b"\x00" * 5 + b"\x40"
+    data = data.replace(b"M\xe8\x03\x86", huge + b"\x87").replace(
+        b"M\xe8\x03K\x01\x86", b"K\x01K\x01K\x01\x87"
+    )
+    path.write_bytes(data)
+    with pytest.raises(PolicyError, match="of shape"), open_torch_file(path):
+        pass
+
+
 def test_two_entries_of_one_name_are_refused(small: Path) -> None:
     with zipfile.ZipFile(small, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("archive/data.pkl", b"x")
