@@ -40,7 +40,9 @@ def action_error(policy: Policy, windows: Windows) -> float:
     device = next(policy.parameters()).device
     batch = _on(device, windows.__getitems__(fixed_rows(windows, ACTION_ERROR_WINDOWS)))
     generator = torch.Generator(device).manual_seed(0)
-    predicted = policy.predict_action(batch, generator=generator)["action_pred"]
+    # Inpainting's training windows observe more steps than a policy that acts.
+    observed = {name: value[:, : policy.config.n_obs_steps] for name, value in batch.items()}
+    predicted = policy.predict_action(observed, generator=generator)["action_pred"]
     return torch.nn.functional.mse_loss(predicted, batch["action"]).item()
 
 
