@@ -43,6 +43,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
@@ -69,7 +71,7 @@ def with_overrides(values: Mapping[str, Any], arguments: Sequence[str]) -> dict[
     Each value is read as YAML, so ``--policy.down_dims '[64, 128]'`` is a list of numbers.
 
     Raises:
-        ConfigError: a stray word, or a flag without its value.
+        ConfigError: a stray word, a flag without its value, or a value that is not YAML.
     """
     result: dict[str, Any] = _copy(values)
     for flag, text in _flags(arguments):
@@ -79,7 +81,7 @@ def with_overrides(values: Mapping[str, Any], arguments: Sequence[str]) -> dict[
             child = node.get(name)
             node[name] = child if isinstance(child, dict) else {}
             node = node[name]
-        node[last] = _number(yaml.safe_load(text))
+        node[last] = _value(flag, text)
     return result
 
 
@@ -98,6 +100,18 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             except StopIteration:
                 raise ConfigError(f"--{flag} has no value after it") from None
         yield flag, text
+
+
+def _value(flag: str, text: str) -> Any:
+    try:
+        return _number(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise ConfigError(
+            f"--{flag} {text} is not valid YAML: {problem}",
+            hint="text with [ ] { } : or # in it stands in quotes inside a list: "
+            "\"['observation.state[:2]']\"",
+        ) from None
 
 
 def _number(value: Any) -> Any:
@@ -129,6 +143,11 @@ def _explain(
     if first["type"] == "missing":
         return ConfigError(f"`{key}` is missing from {where}")
     reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "union_tag_invalid":
+        tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+        return ConfigError(f"`{key}.kind` in {where} is {tag!r}: Input should be one of {known}")
+    if first["input"] is None or isinstance(first["input"], dict):  # would bury the reason
+        return ConfigError(f"`{key}` in {where}: {reason}")
     return ConfigError(f"`{key}` in {where} is {first['input']!r}: {reason}")
 
 

@@ -80,9 +80,11 @@ def fetch(policy: str) -> tuple[Path, str | None]:
     """The policy's folder, and the commit it was pulled at if it came from the Hub."""
     if not Path(policy).exists():
         from dp_hub.hub import is_hub_name, pull
+        from dp_hub.hub.client import no_folder
 
         if is_hub_name(policy):
-            pulled = pull(policy, kind="policy")
+            with no_folder(policy):
+                pulled = pull(policy, kind="policy")
             return pulled.path, pulled.sha
     return Path(policy), None
 

@@ -7,7 +7,7 @@ from pydantic import field_validator as check
 
 from dp_hub.config import Config
 from dp_hub.policies.config import CameraConfig
-from dp_hub.policies.selection import parse_selection
+from dp_hub.policies.selection import check_not_observed, parse_selection
 
 
 class ActConfig(Config):
@@ -25,7 +25,7 @@ class ActConfig(Config):
     vision: CameraConfig = CameraConfig(normalization="imagenet")
     """How pictures are seen, where some are observed: each place of a camera's last feature map is
     a token."""
-    action: str = "action"
+    action: Annotated[str, Field(validate_default=True)] = "action"
     """The feature predicted."""
     horizon: PositiveInt = 100
     """Tp: steps in a predicted chunk, the first of them the observed step."""
@@ -66,6 +66,11 @@ class ActConfig(Config):
         for text in value:
             parse_selection(text)
         return value
+
+    @check("action")
+    @classmethod
+    def _not_observed(cls, value: str, info: ValidationInfo) -> str:
+        return check_not_observed(value, info.data.get("observations", ()))
 
     @check("n_action_steps")
     @classmethod

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 from pydantic import field_validator as check
 
 from dp_hub.config import Config
-from dp_hub.policies.selection import parse_selection
+from dp_hub.policies.selection import check_not_observed, parse_selection
 
 Prediction = Literal["epsilon", "sample", "v"]
 DiffusionSolver = Literal["ddpm", "ddim", "dpmsolver++"]
@@ -186,13 +186,13 @@ class DiffusionConfig(Config):
     """Features observed, in this order; ``name[a:b]`` takes a part of one. Pictures too."""
     vision: VisionConfig = VisionConfig()
     """How pictures are seen, where some are observed."""
-    action: str = "action"
+    action: Annotated[str, Field(validate_default=True)] = "action"
     """The feature predicted."""
     horizon: PositiveInt = 16
     """Tp: steps in a predicted chunk, the first of them the first observed step."""
     n_obs_steps: PositiveInt = 2
     """To: observed steps."""
-    n_action_steps: PositiveInt = 8
+    n_action_steps: Annotated[PositiveInt, Field(validate_default=True)] = 8
     """Ta: steps executed before the next prediction, from index To - 1 of the chunk."""
     conditioning: Conditioning = "global"
     """How observations steer the chunk: as one vector (FiLM), or tokens for the transformer;
@@ -211,6 +211,18 @@ class DiffusionConfig(Config):
     def _selections(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             parse_selection(text)
+        return value
+
+    @check("action")
+    @classmethod
+    def _not_observed(cls, value: str, info: ValidationInfo) -> str:
+        return check_not_observed(value, info.data.get("observations", ()))
+
+    @check("n_obs_steps")
+    @classmethod
+    def _within_the_chunk(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("horizon", value):
+            raise ValueError(f"at most horizon = {info.data['horizon']} can be observed")
         return value
 
     @check("n_action_steps")

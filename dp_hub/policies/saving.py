@@ -178,13 +178,15 @@ def _locate(path_or_repo: str | Path, revision: str | None) -> Path:
             )
         return folder
     from dp_hub.hub import is_hub_name, pull
+    from dp_hub.hub.client import no_folder
 
     if folder.exists() or not is_hub_name(str(path_or_repo)):
         raise PolicyError(
             f"no policy folder at {path_or_repo}",
             hint="give a folder with config.json and model.safetensors, or a Hub name user/name",
         )
-    return pull(str(path_or_repo), revision=revision, kind="policy").path
+    with no_folder(str(path_or_repo)):
+        return pull(str(path_or_repo), revision=revision, kind="policy").path
 
 
 def _with_sampling(config: PolicyConfig, scheduler: str | None, steps: int | None) -> PolicyConfig:

@@ -72,6 +72,13 @@ def parse_selection(text: str) -> Selection:
     return Selection(match["name"], start, stop)
 
 
+def check_not_observed(action: str, observations: Iterable[str]) -> str:
+    """``action``, the feature predicted. Raises ValueError if it is observed too."""
+    if action in {parse_selection(text).name for text in observations}:
+        raise ValueError("it is observed too: a policy cannot observe what it predicts")
+    return action
+
+
 def selected_features(selections: Iterable[Selection]) -> list[str]:
     """The features needed, each once, in the order of their first use."""
     return list(dict.fromkeys(selection.name for selection in selections))

@@ -10,6 +10,7 @@ from dp_hub.rollout.files import replacing
 from dp_hub.rollout.scenes import INK, PAPER, QUIET, START, episode_picture, font, label
 
 _TILE_PX, _GAP_PX, _LABEL_PX, _HEAD_PX = 256, 12, 40, 86
+_LEAST_PX = 680  # the legend fits
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -36,7 +37,7 @@ def contact_sheet(
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
     step_x, step_y = _TILE_PX + _GAP_PX, _TILE_PX + _LABEL_PX + _GAP_PX
-    width = max(columns * step_x + _GAP_PX, 640)
+    width = max(columns * step_x + _GAP_PX, _LEAST_PX)
     sheet = Image.new("RGB", (width, _HEAD_PX + rows * step_y), PAPER)
     pen, drawing = ImageDraw.Draw(sheet), PushTDrawing()
     _write_head(pen, title, evaluation)

@@ -42,6 +42,9 @@ def refuse_changes(
 
 
 def _changed_error(key: str, before: Any, now: Any) -> ConfigError:
+    while isinstance(before, dict) and isinstance(now, dict):  # not a whole section, the setting
+        inner = next(name for name in {**now, **before} if before.get(name) != now.get(name))
+        key, before, now = f"{key}.{inner}", before.get(inner), now.get(inner)
     return ConfigError(
         f"`{key}` changed from {before!r} to {now!r} since the newest checkpoint",
         hint="a run continues with the settings it began with; begin another with --out_dir",

@@ -84,6 +84,14 @@ def test_eval_of_nothing_says_what_it_wants(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_eval_of_a_mistyped_folder_that_may_be_a_name_says_both(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "hub") as hub:
+        env = {**os.environ, **hub.env, "HF_HOME": str(tmp_path / "cache")}
+        done = dp_hub("eval", "no/where", env=env)
+    assert done.returncode == 1
+    assert "there is no folder no/where, and as a name on the Hub" in done.stderr
+
+
 def test_eval_refuses_a_wrong_file_name_before_it_starts(policy_folder: Path) -> None:
     done = dp_hub("eval", str(policy_folder), "--video", "show.gif")
     assert done.returncode == 1

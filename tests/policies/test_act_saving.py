@@ -125,7 +125,7 @@ def training(policy):
 
 def test_a_training_configuration_names_the_kind_and_means_diffusion_without():
     assert isinstance(training(TINY).policy, ActConfig)
-    assert isinstance(training({"horizon": 8}).policy, DiffusionConfig)
+    assert isinstance(training({"horizon": 32}).policy, DiffusionConfig)
     assert isinstance(training({"kind": "diffusion"}).policy, DiffusionConfig)
     saved = training(TINY).model_dump(mode="json")
     assert build(TrainConfig, saved, where="again").policy == training(TINY).policy

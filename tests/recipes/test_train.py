@@ -76,6 +76,15 @@ def test_run_in_short_sessions_equals_one_in_a_single_session(tmp_path):
     assert_same_run(tmp_path / "straight", tmp_path / "short")
 
 
+@pytest.mark.parametrize("conditioning", ["global", "inpainting"])
+def test_every_conditioning_is_evaluated_on_the_way(tmp_path, conditioning):
+    policy = {**NO_CHANCE, "conditioning": conditioning}
+    run = train(configuration(tmp_path, policy=policy, steps=4, eval_every=2), demonstrations())
+    assert run.finished
+    measured = [line for line in lines_of(tmp_path) if "train/action_mse" in line]
+    assert [line["step"] for line in measured] == [2, 4]
+
+
 def test_evaluating_more_often_changes_nothing(tmp_path):
     for name, every in (("rarely", 0), ("often", 1)):
         config = configuration(tmp_path / name, eval_every=every, log_every=every or 9)
@@ -211,8 +220,8 @@ def test_resume_without_a_checkpoint_begins(tmp_path):
 
 def test_resume_with_other_settings_names_the_setting(tmp_path):
     train(configuration(tmp_path, steps=5), demonstrations())
-    policy = {"observations": ["observation.state"], "denoiser": {"kind": "mlp", "width": 8}}
-    with pytest.raises(ConfigError, match=r"`policy` changed from .*'width': 16"):
+    policy = {**NO_CHANCE, "denoiser": {**NO_CHANCE["denoiser"], "width": 8}}
+    with pytest.raises(ConfigError, match=r"`policy\.denoiser\.width` changed from 16 to 8 since"):
         train(configuration(tmp_path, policy=policy), demonstrations(), resume=True)
     other = {"lr": 1e-3, "warmup_steps": 3, "weight_decay": 0.1}
     with pytest.raises(ConfigError, match=r"`optimizer\.weight_decay` changed from 1e-06 to 0\.1"):

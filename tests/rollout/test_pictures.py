@@ -35,6 +35,13 @@ def test_sheet_grows_by_rows_of_four(evaluation: Evaluation) -> None:
     assert five.height > 1.5 * four.height
 
 
+def test_legend_fits_above_a_single_episode(evaluation: Evaluation) -> None:
+    sheet = np.asarray(contact_sheet(evaluation, title="one", tiles=1))
+    legend = sheet[58:78]
+    assert (legend != legend[0, 0]).any()
+    assert (legend[:, -8:] == legend[0, 0]).all()
+
+
 def test_picture_of_an_episode_shows_the_agents_way(evaluation: Evaluation) -> None:
     result = evaluation.episodes[0]
     picture = np.asarray(episode_picture(result, PushTDrawing(), 512)).astype(int)

@@ -103,4 +103,4 @@ def test_inpainting_windows_observe_the_whole_horizon(pusht_webp):
 
 def test_pictures_cannot_be_predicted(pusht_webp):
     with pytest.raises(ConfigError, match="holds images, which a policy cannot predict"):
-        data_of(pusht_webp, policy={"observations": OBSERVED, "action": "observation.image"})
+        data_of(pusht_webp, policy={"observations": OBSERVED[1:], "action": "observation.image"})
