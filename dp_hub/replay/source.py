@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dp_hub.replay.episode import Episode
+from dp_hub.replay.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,16 @@ class Source:
 class Converter(Protocol):
     """One source format. Made without arguments, or with the format's own options by keyword.
 
-    A format that is found on the Hub too says so with the attribute ``on_hub = True``.
+    A format that is found on the Hub too says so with the attribute ``on_hub = True``. One that
+    needs libraries of its own names their extra in its entry point: ``aloha = "...:Aloha [hdf5]"``.
     """
 
     name: str
     summary: str
+
+    def recognises(self, path: Path) -> bool:
+        """Whether ``path`` looks like this format; from names and the first bytes, at once."""
+        ...
 
     def describe(self, path: Path) -> Source:
         """What is at ``path``. Raises DataError where it does not hold together."""
@@ -59,4 +65,28 @@ class Converter(Protocol):
         self, path: Path, *, drop: Collection[str] = (), start: int = 0
     ) -> Iterator[Episode]:
         """Its episodes in order, from number ``start`` on, without the keys in ``drop``."""
+        ...
+
+
+class RecordingConverter(Protocol):
+    """A format of streams that each have times of their own."""
+
+    name: str
+    summary: str
+
+    def recognises(self, path: Path) -> bool:
+        """As `Converter.recognises`."""
+        ...
+
+    def describe(self, path: Path) -> Source:
+        """As `Converter.describe`: ``dtypes`` by stream, over all recordings."""
+        ...
+
+    def recordings(
+        self, path: Path, *, only: Collection[str] | None = None, start: int = 0
+    ) -> Iterator[Recording]:
+        """Its recordings in order, from number ``start`` on, with all streams or those in ``only``.
+
+        Values are read when they are sliced; times at once.
+        """
         ...
