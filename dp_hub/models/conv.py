@@ -4,19 +4,26 @@ torch leaves convolutions on a CPU to oneDNN, which is made for pictures. With a
 and more its gradient of the weights takes three to six times as long as the convolution itself (and
 its threads wait for each other by spinning, which is worse where cores are shared); with few
 samples it spends most of its time laying out the weights anew for every call. There the same sums
-are taken as one matrix product. Elsewhere, and on other devices, the layer is torch's own.
+are taken as one matrix product. And it multiplies with the zeros at the ends, which are a third of
+all a kernel of five sees of four steps: there each tap of the kernel is a product of its own, with
+the steps it meets only. Elsewhere, and on other devices, the layer is torch's own.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-MANY_WEIGHTS = 2**20
-"""With more of them, oneDNN's gradient of the weights is slower than a product (AMD Zen 4)."""
+MANY_WEIGHTS = 2**19
+"""With more of them, oneDNN's gradient of the weights is slower than a product (Zen 4, Xeon)."""
 
 WEIGHTS_PER_ROW = 2**17
 """With more weights than this per step of the result, a product is faster than oneDNN."""
+
+MANY_TAP_WEIGHTS = 2**18
+MOST_TAPS_MET = 0.9
+"""With more weights, and fewer of the taps on a step, products tap by tap are faster."""
 
 
 class Conv1d(nn.Conv1d):
@@ -57,6 +64,8 @@ class _Convolve(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
         n_steps = (x.shape[2] + 2 * padding - weight.shape[2]) // stride + 1
         if not _few_rows(len(x) * n_steps, weight):
+            if _tap_by_tap(x.shape[2], weight, stride, padding):
+                return _by_taps(x, weight, bias, padding)
             return torch.conv1d(x, weight, bias, stride, padding)
         rows = _windows(x, weight.shape[2], stride, padding)
         out = torch.addmm(bias, rows, weight.flatten(1).t())  # (B * S, O)
@@ -73,8 +82,12 @@ class _Convolve(torch.autograd.Function):
         few = _few_rows(grad.shape[0] * grad.shape[2], weight)
         many = few or weight.numel() > MANY_WEIGHTS
         wants_x, wants_weight, wants_bias, _, _ = ctx.needs_input_grad
-        by_torch = [wants_x and not few, wants_weight and not many, False]
         of_x, of_weight, of_bias = None, None, grad.sum((0, 2)) if wants_bias else None
+        if not few and _tap_by_tap(x.shape[2], weight, ctx.stride, ctx.padding):
+            of_x = _by_taps_to_x(grad, weight, x.shape[2], ctx.padding) if wants_x else None
+            of_weight = _by_taps_to_weight(grad, x, weight, ctx.padding) if wants_weight else None
+            return of_x, of_weight, of_bias, None, None
+        by_torch = [wants_x and not few, wants_weight and not many, False]
         if any(by_torch):
             sizes = [ctx.stride], [ctx.padding], [1], False, [0], 1, by_torch
             of_x, of_weight, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *sizes)
@@ -90,6 +103,54 @@ class _Convolve(torch.autograd.Function):
 
 def _few_rows(n_rows: int, weight: Tensor) -> bool:
     return weight.numel() > WEIGHTS_PER_ROW * n_rows
+
+
+def _tap_by_tap(n_steps: int, weight: Tensor, stride: int, padding: int) -> bool:
+    if stride != 1 or weight.numel() < MANY_TAP_WEIGHTS:
+        return False
+    met = sum(seen.stop - seen.start for seen, _ in _taps(n_steps, weight.shape[2], padding))
+    n_out = n_steps + 2 * padding - weight.shape[2] + 1
+    return weight.shape[2] == 1 or met <= MOST_TAPS_MET * weight.shape[2] * n_out
+
+
+def _taps(n_steps: int, kernel: int, padding: int) -> Iterator[tuple[slice, slice]]:
+    """By tap of the kernel, which steps it meets, and of which steps of the result it is a part."""
+    n_out = n_steps + 2 * padding - kernel + 1
+    for tap in range(kernel):
+        ahead = tap - padding  # the result at t has x at t + ahead
+        first, stop = max(0, -ahead), max(0, -ahead, min(n_out, n_steps - ahead))
+        yield slice(first + ahead, stop + ahead), slice(first, stop)
+
+
+def _by_taps(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """(B, O, S) of (B, C, T); the sums are taken with time first."""
+    steps = x.permute(2, 0, 1).contiguous()  # (T, B, C)
+    kernel = weight.shape[2]
+    n_out = len(steps) + 2 * padding - kernel + 1
+    out = bias.expand(n_out, len(x), -1).contiguous()  # (S, B, O)
+    per_tap = weight.permute(2, 0, 1).contiguous()  # (K, O, C)
+    for one, (seen, part) in zip(per_tap, _taps(len(steps), kernel, padding), strict=True):
+        out[part].flatten(0, 1).addmm_(steps[seen].flatten(0, 1), one.t())
+    return out.permute(1, 2, 0).contiguous()  # what follows is slow on steps that come first
+
+
+def _by_taps_to_x(grad: Tensor, weight: Tensor, n_steps: int, padding: int) -> Tensor:
+    """The gradient (B, C, T) of x, of that of the result (B, O, S)."""
+    steps = grad.permute(2, 0, 1).contiguous()  # (S, B, O)
+    per_tap = weight.permute(2, 0, 1).contiguous()  # (K, O, C)
+    of_x = grad.new_zeros(n_steps, len(grad), weight.shape[1])
+    for one, (seen, part) in zip(per_tap, _taps(n_steps, len(per_tap), padding), strict=True):
+        of_x[seen].flatten(0, 1).addmm_(steps[part].flatten(0, 1), one)
+    return of_x.permute(1, 2, 0).contiguous()
+
+
+def _by_taps_to_weight(grad: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """The gradient (O, C, K) of the weights."""
+    ahead, behind = grad.permute(2, 0, 1).contiguous(), x.permute(2, 0, 1).contiguous()
+    per_tap = grad.new_empty(weight.shape[2], *weight.shape[:2])  # (K, O, C)
+    for one, (seen, part) in zip(per_tap, _taps(len(behind), len(per_tap), padding), strict=True):
+        torch.mm(ahead[part].flatten(0, 1).t(), behind[seen].flatten(0, 1), out=one)
+    return per_tap.permute(1, 2, 0).contiguous()
 
 
 def _windows(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
