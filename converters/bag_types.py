@@ -273,18 +273,27 @@ _VECTORS.add("geometry_msgs/msg/Pose2D")
 
 
 def _simplified(name: str, group: Group) -> Group:
-    """The same fields; of a message that is one value only, that value has no path."""
+    """The same fields; the only one of a message, besides its header, goes without its name."""
     if name in _VECTORS and (vector := _joined(group, "")):
         return Group((vector,))
-    if any(leaf.path != "data" for leaf, _ in shown_leaves(group)):
+    shown = [part for part in group.parts if any(shown_leaves(Group((part,))))]
+    if len(shown) != 1 or isinstance(shown[0], Repeat):
         return group
-    return Group(tuple(_nameless(part) for part in group.parts))
+    [only] = shown
+    field = only.path if not isinstance(only, Group) else next(shown_leaves(only))[0].path
+    field = field.split(".")[0]
+    return Group(tuple(_without(part, field) if part is only else part for part in group.parts))
 
 
-def _nameless(part: Part) -> Part:
-    if isinstance(part, Numbers | Text) and part.path == "data":
-        return replace(part, path="")
-    return part
+def _without(part: Part, field: str) -> Part:
+    """A part whose paths do not begin with a field any more."""
+    if isinstance(part, Repeat):
+        inner = _without(part.group, field)
+        assert isinstance(inner, Group)
+        return replace(part, group=inner)
+    if isinstance(part, Group):
+        return replace(part, parts=tuple(_without(one, field) for one in part.parts))
+    return replace(part, path=part.path.removeprefix(field).removeprefix("."))
 
 
 def shown_leaves(group: Group, *, listed: bool = False) -> Iterator[tuple[Leaf, bool]]:
