@@ -131,7 +131,7 @@ class Definitions:
                 own = _parse(channel.type, channel.language, channel.definition)
             except DataError as error:
                 problem = error.message
-        known = _Lookup(own, self)
+        known = _Lookup(own, self, ros1=channel.encoding == "ros1")
         name = normalize_msgtype(channel.type) if "/" in channel.type else channel.type
         if known.fields(name) is None:
             raise DataError(
@@ -156,12 +156,20 @@ class Definitions:
 
 
 class _Lookup:
-    def __init__(self, own: Mapping[str, Any], others: Definitions) -> None:
+    def __init__(self, own: Mapping[str, Any], others: Definitions, *, ros1: bool) -> None:
         self._own, self._others = own, others
+        self._dtypes = _DTYPES | ({"byte": "i1"} if ros1 else {})
 
     def fields(self, name: str) -> Any | None:
         found = self._own.get(name) or self._others.fields(name)
         return found[1] if found else None
+
+
+    def dtype(self, name: str, top: str) -> str:
+        """numpy's name of a type of numbers."""
+        if name not in self._dtypes:
+            raise DataError(f"messages of type {top} cannot be read: they hold a {name}")
+        return self._dtypes[name]
 
 
 def _definition_files(folder: Path | None) -> dict[str, Path]:
@@ -234,7 +242,7 @@ def _part(
     if sub_node == Nodetype.BASE:
         if sub[0] == "string":
             return Text(path, count, scalar=False)
-        return Numbers(path, _dtype(sub[0], top), count)
+        return Numbers(path, known.dtype(sub[0], top), count)
     one = _single(field, path, (sub_node, sub), known, top, depth, owner)
     return Repeat(one if isinstance(one, Group) else Group((one,)), count)
 
@@ -246,7 +254,7 @@ def _single(
     if node == Nodetype.BASE:
         if inner[0] == "string":
             return Text(path)
-        return Numbers(path, _dtype(inner[0], top), 1, scalar=True)
+        return Numbers(path, known.dtype(inner[0], top), 1, scalar=True)
     if inner in TIMES:
         outermost = depth == 0 and field in ("stamp", "timestamp")
         of_header = depth == 1 and owner == HEADER and path == "header.stamp"
@@ -315,8 +323,3 @@ def _is_told(part: Text | Moment) -> bool:
         return not part.stamp
     return part.scalar and not part.path.endswith("frame_id")
 
-
-def _dtype(name: str, top: str) -> str:
-    if name not in _DTYPES:
-        raise DataError(f"messages of type {top} cannot be read: they hold a {name}")
-    return _DTYPES[name]
