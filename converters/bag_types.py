@@ -164,7 +164,6 @@ class _Lookup:
         found = self._own.get(name) or self._others.fields(name)
         return found[1] if found else None
 
-
     def dtype(self, name: str, top: str) -> str:
         """numpy's name of a type of numbers."""
         if name not in self._dtypes:
@@ -322,4 +321,3 @@ def _is_told(part: Text | Moment) -> bool:
     if isinstance(part, Moment):
         return not part.stamp
     return part.scalar and not part.path.endswith("frame_id")
-

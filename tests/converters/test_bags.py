@@ -278,7 +278,9 @@ def test_what_cannot_be_used_concerns_only_who_uses_it(tmp_path):
 
 def test_a_folder_of_bags_is_read_in_natural_order(tmp_path):
     for number in (10, 9, 2):
-        messages = [("/x", "std_msgs/msg/Float64", START_NS + k, {"data": number}) for k in range(3)]
+        messages = [
+            ("/x", "std_msgs/msg/Float64", START_NS + k, {"data": number}) for k in range(3)
+        ]
         day = tmp_path / f"day{number % 2}"
         day.mkdir(exist_ok=True)
         write_bag(day / f"take_{number}", {10: "mcap", 9: "db3", 2: "bag"}[number], messages)
@@ -328,7 +330,9 @@ def test_parts_of_a_bag_are_one_recording(tmp_path):
     assert "ros2 bag reindex" in "".join(Bags().describe(whole).notes)
     (whole / "metadata.yaml").write_text(yaml.safe_dump(told))
     (whole / "whole_1.mcap").unlink()
-    with pytest.raises(DataError, match=r"misses parts .* whole_1\.mcap \(there are: whole_0\.mcap"):
+    with pytest.raises(
+        DataError, match=r"misses parts .* whole_1\.mcap \(there are: whole_0\.mcap"
+    ):
         Bags().describe(whole)
 
 
@@ -550,9 +554,8 @@ def test_a_file_that_was_not_closed_is_refused_or_read_to_its_end(tmp_path, kind
 
 
 def test_a_message_that_does_not_fit_its_definition_is_told_by_its_topic(tmp_path):
-    from rosbags.rosbag2 import StoragePlugin, Writer
-
     from bag_files import build, store_of
+    from rosbags.rosbag2 import StoragePlugin, Writer
 
     store = store_of("mcap")
     with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
