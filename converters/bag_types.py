@@ -284,9 +284,9 @@ def _simplified(name: str, group: Group) -> Group:
     if name in _VECTORS and (vector := _joined(group, "")):
         return Group((vector,))
     shown = [part for part in group.parts if any(shown_leaves(Group((part,))))]
-    if len(shown) != 1 or isinstance(shown[0], Repeat):
+    only = shown[0] if len(shown) == 1 else None
+    if only is None or isinstance(only, Repeat):
         return group
-    [only] = shown
     field = only.path if not isinstance(only, Group) else next(shown_leaves(only))[0].path
     field = field.split(".")[0]
     return Group(tuple(_without(part, field) if part is only else part for part in group.parts))

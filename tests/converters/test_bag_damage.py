@@ -1,4 +1,4 @@
-"""Damaged bags end in a sentence, or give data; messages of random types come out as they went in."""
+"""Damaged bags give data or a sentence; messages of random types come out as they went in."""
 
 import shutil
 import time
@@ -63,20 +63,19 @@ def read_all(converter, path):
     [("mcap", 200), ("db3", 200), ("bag", 200), ("mcap-storage", 60), ("bag-lz4", 60),
      ("bag-bz2", 60), ("mcap-message", 60), ("db3-file", 60)],
 )  # fmt: skip
-@pytest.mark.parametrize("cut_short", ["refuse", "keep"])
-def test_damaged_files_give_data_or_a_sentence(tmp_path, kind, rounds, cut_short):
+def test_damaged_files_give_data_or_a_sentence(tmp_path, kind, rounds):
     messages, _, _ = arm_messages(4, size=(4, 5))
     path = write_bag(tmp_path / "bag", kind, messages)
     file = path if path.is_file() else next(p for p in path.iterdir() if "metadata" not in p.name)
     whole = file.read_bytes()
-    converter = Bags(cut_short=cut_short)
+    converters = [Bags(), Bags(cut_short="keep")]
     rng = np.random.default_rng(len(kind))
     results = []
     began = time.monotonic()
-    for _ in range(rounds):
+    for number in range(rounds):
         file.write_bytes(mutated(whole, rng))
         try:
-            results.append(read_all(converter, path))
+            results.append(read_all(converters[number % 2], path))
         except DataError as error:
             assert len(str(error)) > 20
             results.append(-1)
@@ -118,10 +117,10 @@ def test_a_part_that_is_no_bag_is_told(tmp_path):
     messages, _, _ = arm_messages(4, size=(4, 5))
     path = write_bag(tmp_path / "bag", "db3", messages)
     (path / "bag.db3").write_bytes(b"something else entirely")
-    with pytest.raises(DataError, match="bag.db3 is neither an MCAP file nor a bag"):
+    with pytest.raises(DataError, match=r"bag\.db3 is neither an MCAP file nor a bag"):
         Bags().describe(path)
     (path / "bag.db3").write_bytes(b"")
-    with pytest.raises(DataError, match="bag.db3 is empty"):
+    with pytest.raises(DataError, match=r"bag\.db3 is empty"):
         Bags().describe(path)
     shutil.rmtree(path)
     with pytest.raises(DataError, match="there is no file or folder"):
@@ -164,8 +163,9 @@ def random_type(rng, name, depth=0):
             text, more, make = random_type(rng, inner, depth + 1)
             others |= {inner: text} | more
             fields.append(f"lab/{inner}{'[]' if kind == 6 else ''} {field}")
-            many = lambda make=make, n=count: [make() for _ in range(n)]
-            makers[field] = many if kind == 6 else make
+            makers[field] = make
+            if kind == 6:
+                makers[field] = lambda make=make, n=count: [make() for _ in range(n)]
     return "\n".join(fields), others, lambda: {f: make() for f, make in makers.items()}
 
 

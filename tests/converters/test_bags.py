@@ -330,9 +330,7 @@ def test_parts_of_a_bag_are_one_recording(tmp_path):
     assert "ros2 bag reindex" in "".join(Bags().describe(whole).notes)
     (whole / "metadata.yaml").write_text(yaml.safe_dump(told))
     (whole / "whole_1.mcap").unlink()
-    with pytest.raises(
-        DataError, match=r"misses parts .* whole_1\.mcap \(there are: whole_0\.mcap"
-    ):
+    with pytest.raises(DataError, match=r"misses .* whole_1\.mcap \(there are: whole_0\.mcap"):
         Bags().describe(whole)
 
 
@@ -416,9 +414,9 @@ def test_chunks_that_are_not_in_order_are_put_in_order(samples):
 def test_real_bags_without_messages_and_empty_files_are_told(samples):
     folder = samples / "ros1_turtlesim"
     for use in (lambda p: Bags().describe(p), read):
-        with pytest.raises(DataError, match="empty-file.bag is empty"):
+        with pytest.raises(DataError, match=r"empty-file\.bag is empty"):
             use(folder / "empty-file.bag")
-        with pytest.raises(DataError, match="no-messages.bag holds no messages"):
+        with pytest.raises(DataError, match=r"no-messages\.bag holds no messages"):
             use(folder / "no-messages.bag")
         with pytest.raises(DataError, match="holds no bags"):
             use(samples / "ros2_rosbag2" / "empty_dir")
