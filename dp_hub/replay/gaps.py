@@ -81,6 +81,8 @@ def find_grids(
     if not streams:
         raise DataError("a grid needs at least one stream")
     tracks = [_track(name, stream, follows[name]) for name, stream in streams.items()]
+    if on_gap != "keep":
+        _check_limits(tracks)
     whole = _common(tracks, start_s, stop_s)
     gaps = sorted((g for track in tracks for g in track.gaps(whole)), key=lambda g: g.start_s)
     if gaps and on_gap == "error":
@@ -98,7 +100,7 @@ def find_grids(
     return kept, gaps
 
 
-_NOTHING = "a longer max_gap_s, or on_gap: keep, bridges gaps; --option fps and rates have to fit"
+_NOTHING = "a longer max_gap_s, or on_gap: keep, bridges gaps; or are there too few steps a second?"
 
 
 def exact_fps(fps: Fraction | float) -> Fraction:
@@ -181,6 +183,17 @@ def _track(name: str, stream: Stream, how: Follow) -> _Track:
             hint="method: hold uses it for the whole recording",
         )
     return _Track(name, stream.times_s - how.latency_s, how, median_period_s(stream.times_s))
+
+
+def _check_limits(tracks: Sequence[_Track]) -> None:
+    for track in tracks:
+        limit, usual = track.how.max_gap_s, track.usual_s
+        if limit is not None and usual is not None and limit < usual:
+            raise DataError(
+                f"max_gap_s of {track.name} is {limit:g}, but its values usually come every "
+                f"{usual:.4g} s: everything would be a gap",
+                hint=f"give more than that, for instance {5 * usual:.2g}",
+            )
 
 
 def _common(tracks: Sequence[_Track], start_s: float | None, stop_s: float | None) -> Span:
