@@ -62,9 +62,8 @@ def find_grids(
         streams: those that are needed, by name.
         follows: how each follows; names that are no stream are passed over.
         fps: steps per second.
-        start_s: the first step is then or at the first step of ``start_s + k / fps`` at which all
-            streams are there.
-        stop_s: the last step is before then.
+        start_s: no step is before then.
+        stop_s: no step is then or later.
         on_gap: ``split``: one grid for each stretch without gaps. ``reject``: no grid if there is a
             gap. ``keep``: one grid over all gaps, values from before are held and values on both
             sides interpolated, whatever the gap. ``error``: a gap is an error.
@@ -93,7 +92,7 @@ def find_grids(
         return [], gaps
     holes = [] if on_gap == "keep" else [hole for t in tracks for hole in t.holes(whole)]
     spans = list(_without(whole, holes))
-    grids = [_grid(span, tracks, rate, start_s) for span in spans]
+    grids = [_grid(span, tracks, rate) for span in spans]
     kept = [grid for grid in grids if grid.count]
     if not kept:
         raise DataError(_nothing_told(whole, gaps, rate), hint=_NOTHING)
@@ -231,14 +230,10 @@ def _without(whole: Span, holes: Sequence[Span]) -> Iterator[Span]:
         yield at, whole[1]
 
 
-def _grid(span: Span, tracks: Sequence[_Track], rate: Fraction, start_s: float | None) -> Grid:
-    """The grid within ``span``: at its start or after it, before its end."""
+def _grid(span: Span, tracks: Sequence[_Track], rate: Fraction) -> Grid:
+    """The grid within ``span``: at its start or up to one step after it, before its end."""
     fps, (start, stop) = float(rate), span
-    if start_s is not None:
-        steps = int(np.ceil((start - start_s - SAME_S) * fps))
-        start = start_s + float(max(0, steps) / rate)
-    else:
-        start += _phase(span, tracks, fps) / fps
+    start += _phase(span, tracks, fps) / fps
     count = int(np.ceil((stop - start - SAME_S) * fps))
     if count > MOST_STEPS:
         raise DataError(
