@@ -147,7 +147,9 @@ def _tell_missing(
     if not skip:
         more = f"; so are the rows of {len(missing) - 1} more episodes" if missing[1:] else ""
         there = len(meta.episodes) - len(missing)
-        others = f", or convert the {there} others with --option missing_episodes=skip" if there else ""
+        others = (
+            f", or convert the {there} others with --option missing_episodes=skip" if there else ""
+        )
         raise DataError(
             f"{what}{more}", hint=f"copy or pull the dataset again, it is not complete{others}"
         )

@@ -129,4 +129,3 @@ class Request:
             discard(self._note)
             raise
         discard(self._note)
-

@@ -1,4 +1,4 @@
-"""The work of a conversion: from what is read to what is written, in order, so that it can go on."""
+"""The work of a conversion: what is read becomes what is written, in order, and can go on."""
 
 import itertools
 import logging
@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from dp_hub.dataset.conversion_journal import BadEpisode, Done, Entry, Journal, Place
@@ -24,8 +25,9 @@ from dp_hub.dataset.conversion_source import (
 )
 from dp_hub.dataset.features import Column
 from dp_hub.dataset.lock import WriterLock
-from dp_hub.dataset.writer import DatasetWriter, Written
+from dp_hub.dataset.writer import DatasetWriter, WriteError, Written
 from dp_hub.errors import DataError
+from dp_hub.files import write_atomic
 from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Source
 
@@ -122,6 +124,8 @@ def run(job: Job) -> Result:
             _write_all(job, writer, outcomes, tally, journal)
         tally.check_whole(writer)
         writer.add_to_source(tally.facts())
+        writer.commit()
+        tally.write_report(request.work)
         return Result(writer.finish(), tuple(tally.bad), tally.alignment)
 
 
@@ -286,12 +290,18 @@ class Tally:
 
     def facts(self) -> dict[str, Any]:
         """What meta/dp_hub.json says of it."""
-        facts: dict[str, Any] = {}
-        if self.bad:
-            facts["left_out"] = [asdict(one) for one in self.bad]
+        return {"left_out": [asdict(one) for one in self.bad]} if self.bad else {}
+
+    def write_report(self, work: Path) -> None:
+        """How streams were put on the grid, beside what is committed already."""
         if self.alignment is not None:
-            facts["alignment"] = self.alignment.to_json()
-        return facts
+            from dp_hub.dataset.alignment_report import report_files
+
+            try:
+                for name, data in report_files(self.alignment).items():
+                    write_atomic(work / name, data)
+            except OSError as error:
+                raise WriteError(f"{work} cannot be written: {error.strerror}") from error
 
 
 def stated(found: Source, name: str, kind: Any) -> Any:

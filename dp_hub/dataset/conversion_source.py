@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dp_hub.dataset.conversion_journal import BadEpisode, Place
 from dp_hub.dataset.formats import load_converter
@@ -21,7 +21,6 @@ from dp_hub.replay.recording import Recording
 from dp_hub.replay.source import Converter, RecordingConverter, Source
 
 _SAME_FAILURES = 20
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Reading:
         options: its own options.
         path: where the source is.
         drop: keys that are not needed.
-        fps: of the dataset.
+        source_fps: rows per second, where the source says.
         mapping: the mapping's plain values, None without one.
         skip_bad: what cannot be read is left out instead of ending the conversion.
         n_items: how many episodes or recordings there are, None if that is not known.
@@ -76,7 +75,7 @@ class Reading:
     options: Mapping[str, Any]
     path: Path
     drop: frozenset[str] = frozenset()
-    fps: float = 10.0
+    source_fps: float | None = None
     mapping: Mapping[str, Any] | None = None
     skip_bad: bool = False
     n_items: int | None = None
@@ -91,9 +90,7 @@ def has_recordings(converter: Converter | RecordingConverter) -> bool:
     return hasattr(converter, "recordings")
 
 
-def describe(
-    converter: Converter | RecordingConverter, path: Path, *, skip_bad: bool
-) -> Source:
+def describe(converter: Converter | RecordingConverter, path: Path, *, skip_bad: bool) -> Source:
     """What is at ``path``. Formats that can tell in spite of bad files are asked to."""
     method: Callable[..., Source] = converter.describe
     if skip_bad and "skip_bad" in inspect.signature(method).parameters:
@@ -114,6 +111,11 @@ class Reader:
             from dp_hub.replay.mapping import MappingConfig
 
             self._mapping = MappingConfig.model_validate(self.reading.mapping)
+
+    @property
+    def splits(self) -> bool:
+        """Whether a recording may give many episodes."""
+        return self._mapping is not None and self._mapping.episodes.split != "recording"
 
     def read(self, start: Place, n_items: int | None = None) -> Iterator[Found | Bad | Ended]:
         """What is in the source from ``start`` on, in at most so many of its items.
@@ -136,10 +138,8 @@ class Reader:
             else:
                 yield self._episode(number, item)
 
-    def _each(
-        self, enter: Callable[[int], Iterator[T]], start: int
-    ) -> Iterator[tuple[int, T | DataError]]:
-        """The items with their numbers; a source that fails is entered again behind the failure."""
+    def _each(self, enter: Callable[[int], Iterator[Any]], start: int) -> Iterator[tuple[int, Any]]:
+        """The items with their numbers, or why there is none; then it is entered behind that."""
         number, told, same, last = start, "", 0, self.reading.n_items
         while True:
             try:
@@ -180,11 +180,15 @@ class Reader:
         from dp_hub.replay.mapping_apply import mapped_episode
 
         try:
-            return Found(Place(number), mapped_episode(episode, self._mapping, self.reading.fps))
+            return Found(
+                Place(number), mapped_episode(episode, self._mapping, self.reading.source_fps)
+            )
         except DataError as error:
             return self._bad(Place(number), error, _source_of(episode))
 
-    def _parts(self, number: int, recording: Recording, first: int) -> Iterator[Found | Bad | Ended]:
+    def _parts(
+        self, number: int, recording: Recording, first: int
+    ) -> Iterator[Found | Bad | Ended]:
         """The episodes that become of a recording, from part ``first`` on, and its report."""
         from dp_hub.replay.mapping_apply import episodes_of
 
@@ -273,5 +277,3 @@ def after(outcome: Stored | Bad | Ended, *, recordings: bool) -> Place:
         return Place(outcome.item + 1)
     place = outcome.place
     return Place(place.item, place.part + 1) if recordings else Place(place.item + 1)
-
-

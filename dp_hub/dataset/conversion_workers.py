@@ -128,7 +128,7 @@ class _Worker:
 
 
 def _take(worker: _Worker, workers: Sequence[_Worker]) -> Any:
-    """The next message of one process; what the others send meanwhile is taken in, up to a limit."""
+    """The next message of one process. Those of the others are taken in meanwhile, some ahead."""
     by_connection = {one.connection: one for one in workers}
     while True:
         open_ = [
