@@ -1,0 +1,318 @@
+"""From a mapping and what was recorded to episodes with the features of the dataset.
+
+A feature is made of uses of streams: which numbers of one, how they follow the grid, what is done
+to them. Rows that belong together already are a grid themselves and are only followed if another
+rate is asked for.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dp_hub.errors import DataError
+from dp_hub.replay.episode import Episode
+from dp_hub.replay.mapping import Feature, MappingConfig, TaskStream, Term, is_action
+from dp_hub.replay.mapping_check import check_mapping
+from dp_hub.replay.moving import moved_in_time
+from dp_hub.replay.number_edits import edited, joined, selected
+from dp_hub.replay.picture_edits import EditedPictures, PictureEdit
+from dp_hub.replay.recording import Recording, Stream
+from dp_hub.replay.splitting import Span, find_spans, plain_values
+from dp_hub.replay.timeline import (
+    AlignmentReport,
+    Follow,
+    Followed,
+    Gap,
+    Grid,
+    default_follow,
+    exact_fps,
+    find_grids,
+    follow,
+    report_episode,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """What one term of a feature takes of a stream.
+
+    Args:
+        label: the stream's name, for reports; with the feature's if streams are used differently.
+        where: for messages.
+        term: what is done to the values.
+        stream: pictures as they are, or the numbers that are meant.
+        how: it follows a grid.
+    """
+
+    label: str
+    where: str
+    term: Term
+    stream: Stream
+    how: Follow
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether values are pictures rather than numbers."""
+        return _is_picture(self.stream.values)
+
+
+Uses = Mapping[str, tuple[Use, ...]]  # by feature, in the order they are joined
+Taken = tuple[Any, np.ndarray]  # values (T, ...) and the time of each, float64 (T,)
+
+
+def episodes_of(
+    recording: Recording,
+    mapping: MappingConfig,
+    *,
+    report: Callable[[AlignmentReport], None] = lambda episode: None,
+) -> Iterator[Episode]:
+    """The episodes of a recording, in order of time; their keys are the dataset's features.
+
+    Args:
+        recording: with all of `MappingConfig.streams`.
+        mapping: what becomes of it.
+        report: is told how every stream was put on the grid, before each episode.
+    Raises:
+        DataError: a stream is not there or does not fit, a gap is an error, or there is no episode
+            although there is one to be expected.
+    """
+    check_mapping(mapping, recording)
+    uses = plan_uses(recording.streams, mapping, recording.name)
+    spans = find_spans(recording, mapping.episodes, _periodic(uses))
+    tasks = _Tasks(recording, mapping)
+    for span, grid, gaps in _grids(recording, mapping, uses, spans):
+        followed = {u: follow(u.stream, grid, u.how) for each in uses.values() for u in each}
+        by_label = {use.label: one for use, one in followed.items()}
+        report(report_episode(by_label, gaps))
+        data = _features(mapping, uses, lambda use: (followed[use].values, followed[use].used_s))
+        yield Episode(data, tasks.at(grid), _facts(recording, mapping, span, grid))
+
+
+def mapped_episode(episode: Episode, mapping: MappingConfig, fps: float | None) -> Episode:
+    """An episode whose rows belong together already, with the features of the dataset.
+
+    Args:
+        episode: with all of `MappingConfig.streams` as keys.
+        mapping: what becomes of it. Without ``fps``, or with the source's own, rows stay as they
+            are; else they are values at ``k / fps`` and are put on a grid like streams.
+        fps: rows per second, where the source says; ``source_fps`` of the mapping comes before it.
+    Raises:
+        DataError: a key is not there or does not fit.
+    """
+    check_mapping(mapping, episode)
+    rate = mapping.source_fps or fps
+    uses = plan_uses(_rows_as_streams(episode, rate or 1.0), mapping, "an episode of the source")
+    task = episode.task
+    if isinstance(mapping.task, str):
+        task = mapping.task
+    elif isinstance(mapping.task, TaskStream):
+        task = str(np.asarray(episode.data[mapping.task.stream][:1]).reshape(-1)[0])
+    every = [use for each in uses.values() for use in each]
+    grid = _other_grid(every, mapping, rate)
+    if grid is None:
+        data = _features(mapping, uses, lambda use: (use.stream.values, use.stream.times_s))
+    else:
+        taken = {use: follow(use.stream, grid, use.how) for use in every}
+        data = _features(mapping, uses, lambda use: (taken[use].values, taken[use].used_s))
+    return Episode(data, task, episode.metadata)
+
+
+def plan_uses(streams: Mapping[str, Stream], mapping: MappingConfig, where: str) -> Uses:
+    """How every feature uses streams. Raises DataError where a stream does not fit."""
+    seen: dict[str, tuple[str, Follow]] = {}
+    planned: dict[str, tuple[Use, ...]] = {}
+    for name, feature in mapping.features.items():
+        each = []
+        for i, term in enumerate(feature.parts()):
+            place = f"features.{name}.from" + (f"[{i}]" if len(feature.terms or ()) > 1 else "")
+            use = _use(streams[term.stream], term, feature, name, f"{term.stream} of {where}", place)
+            known = seen.setdefault(term.stream, (term.at, use.how))
+            label = term.stream if known[1] == use.how else f"{term.stream}{term.at} for {name}"
+            each.append(replace(use, label=label))
+        planned[name] = tuple(each)
+    return planned
+
+
+def _use(
+    stream: Stream, term: Term, feature: Feature, name: str, called: str, place: str
+) -> Use:
+    how = _how(stream, term, name)
+    picture = stream.kind == "picture" or _is_picture(stream.values)
+    if not picture:
+        if feature.edits_pictures:
+            raise DataError(f"`{place}`: {called} holds no pictures to turn, cut or resize")
+        numbers = selected(stream.values, term, f"`{place}`: {called}")
+        return Use("", called, term, replace(stream, values=numbers, names=()), how)
+    asked = [k for k in ("at", "degrees", "rotation", "scale", "offset", "invert")
+             if getattr(term, k)]  # fmt: skip
+    if asked or len(feature.terms or ()) > 1 or feature.shift or feature.dtype:
+        what = asked[0] if asked else "shift or dtype" if len(feature.terms or ()) == 1 else "joining"
+        raise DataError(
+            f"`{place}`: {called} holds pictures, for which there is no {what}",
+            hint="pictures know colour, rotate, flip, crop, resize and the times' settings",
+        )
+    return Use("", called, term, stream, how)
+
+
+def _how(stream: Stream, term: Term, feature: str) -> Follow:
+    """How the values follow the grid: as the mapping says, else as is usual for the stream."""
+    usual = default_follow(stream)
+    method, rotation = term.method or usual.method, None
+    if term.rotation is not None and method == "linear":
+        method = "slerp"
+    if method == "slerp":
+        assert term.rotation is not None
+        rotation = term.rotation.source
+    ahead = usual.may_look_ahead if term.method is None else method != "hold"
+    return Follow(
+        method=method,
+        latency_s=term.latency_s or 0.0,
+        max_gap_s=term.max_gap_s or usual.max_gap_s,
+        rotation=rotation,
+        may_look_ahead=ahead and not is_action(feature),
+    )
+
+
+def _is_picture(values: Any) -> bool:
+    return values.ndim == 4
+
+
+def _periodic(uses: Uses) -> dict[str, Stream]:
+    every = {use.label: use.stream for each in uses.values() for use in each}
+    return {name: s for name, s in every.items() if s.kind in ("state", "picture")} or every
+
+
+def _grids(
+    recording: Recording, mapping: MappingConfig, uses: Uses, spans: list[Span]
+) -> Iterator[tuple[Span, Grid, list[Gap]]]:
+    every = {use.label: use for each in uses.values() for use in each}
+    streams = {label: use.stream for label, use in every.items()}
+    follows = {label: use.how for label, use in every.items()}
+    assert mapping.fps is not None
+    found, problem = 0, None
+    for span in spans:
+        try:
+            grids, gaps = find_grids(
+                streams, follows, mapping.fps,
+                start_s=span.start_s, stop_s=span.stop_s, on_gap=mapping.on_gap,
+            )  # fmt: skip
+        except DataError as error:
+            # One of many episodes may lie where a camera was not there yet.
+            if mapping.on_gap == "error" or len(spans) == 1:
+                raise DataError(f"{recording.name}: {error.message}", hint=error.hint) from None
+            log.warning("%s: an episode is left out: %s", recording.name, error.message)
+            problem = problem or error
+            continue
+        for i, grid in enumerate(grids):
+            if grid.count >= mapping.episodes.min_s * float(grid.fps):
+                found += 1
+                yield span, grid, gaps if i == 0 else []
+    if not found and problem:
+        raise DataError(f"{recording.name}: {problem.message}", hint=problem.hint)
+
+
+class _Tasks:
+    """What was to be done, at a time."""
+
+    def __init__(self, recording: Recording, mapping: MappingConfig) -> None:
+        self._usual = mapping.task if isinstance(mapping.task, str) else recording.task
+        self._times, self._texts = np.empty(0), []
+        if isinstance(mapping.task, TaskStream):
+            stream = recording.streams[mapping.task.stream]
+            name = f"{mapping.task.stream} of {recording.name}"
+            self._times, self._texts = stream.times_s, plain_values(stream, "", name)
+
+    def at(self, grid: Grid) -> str | None:
+        """The last text before the episode ends its first second, else the first in it."""
+        if not self._texts:
+            return self._usual
+        last = int(np.searchsorted(self._times, grid.start_s, side="right")) - 1
+        return str(self._texts[max(last, 0)])
+
+
+def _facts(
+    recording: Recording, mapping: MappingConfig, span: Span, grid: Grid
+) -> dict[str, Any]:
+    facts = {**recording.metadata, "recording": recording.name, "start_s": grid.start_s}
+    if mapping.episodes.split == "change":
+        facts[str(mapping.episodes.stream)] = span.value
+    return facts
+
+
+def _features(mapping: MappingConfig, uses: Uses, take: Callable[[Use], Taken]) -> dict[str, Any]:
+    """The features of one episode, moved in time where they shall be, with times if kept."""
+    data: dict[str, Any] = {}
+    times: dict[str, np.ndarray] = {}
+    for name, each in uses.items():
+        if each:
+            data[name], times[name] = _feature(name, mapping.features[name], each, take)
+    data, times = moved_in_time(mapping, data, times)
+    if mapping.keep_times:
+        data |= {f"times.{name}": used for name, used in times.items()}
+    return data
+
+
+def _feature(
+    name: str, feature: Feature, uses: tuple[Use, ...], take: Callable[[Use], Taken]
+) -> Taken:
+    taken = [take(use) for use in uses]
+    used = _distinct([times for _, times in taken])
+    if uses[0].is_picture:
+        return _pictures(taken[0][0], feature, uses[0].where), used
+    pairs = zip(uses, taken, strict=True)
+    values = joined([edited(np.asarray(v), use.term, use.where) for use, (v, _) in pairs])
+    if feature.dtype:
+        values = values.astype(feature.dtype)
+    return values, used
+
+
+def _distinct(times: list[np.ndarray]) -> np.ndarray:
+    """Times of the values of all terms, ``(T,)`` if they are the same, else ``(T, terms)``."""
+    if all(np.array_equal(times[0], one) for one in times[1:]):
+        return times[0]
+    return np.stack(times, axis=1)
+
+
+def _pictures(values: Any, feature: Feature, where: str) -> Any:
+    if not feature.edits_pictures:
+        return values
+    edit = PictureEdit(
+        colour=feature.colour or "rgb",
+        rotate=feature.rotate,
+        flip=feature.flip,
+        crop=feature.crop,
+        resize=feature.resize,
+    )
+    return EditedPictures(values, edit, where)
+
+
+def _rows_as_streams(episode: Episode, fps: float) -> dict[str, Stream]:
+    rate = exact_fps(fps)
+    times = np.arange(episode.length) * rate.denominator / rate.numerator
+    return {
+        key: Stream(values, times, kind="picture" if _is_picture(values) else "state")
+        for key, values in episode.data.items()
+    }
+
+
+def _other_grid(uses: list[Use], mapping: MappingConfig, rate: float | None) -> Grid | None:
+    """A grid the rows have to be put on; None: their own."""
+    late = any(use.how.latency_s for use in uses)
+    if rate is None or mapping.fps is None:
+        if late:
+            raise DataError(
+                "latency_s needs the rate of the rows and of the dataset",
+                hint="add fps and source_fps to the mapping",
+            )
+        return None
+    if not late and exact_fps(rate) == exact_fps(mapping.fps):
+        return None
+    streams = {use.label: use.stream for use in uses}
+    follows = {use.label: use.how for use in uses}
+    [grid], _ = find_grids(streams, follows, mapping.fps, on_gap="keep")
+    return grid
