@@ -157,7 +157,9 @@ def _copy(value: Any) -> Any:
 def _explain(
     error: ValidationError, kind: type[BaseModel], values: Mapping[str, Any], where: str
 ) -> ConfigError:
-    first = error.errors()[0]
+    first, *others = error.errors()
+    if first["type"] == "missing":  # perhaps it is there, with a slip in its name
+        first = next((one for one in others if one["type"] == "extra_forbidden"), first)
     key = _path(first["loc"], values)
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind)

@@ -172,7 +172,7 @@ class Episodes(Config):
     stream: str | None = None  # whose gaps or values split; gap: by default any of those used
     gap_s: Positive = 5.0
     value: Any = None  # change: only these; flag: an episode while it is this, by default true
-    ignore: list[Any] = []  # change: values that are no episode
+    ignore: tuple[Any, ...] = ()  # change: values that are no episode
     min_s: NotNegative = 0.0  # what is shorter is left out
 
     @model_validator(mode="after")
@@ -199,7 +199,7 @@ class MappingConfig(Config):
     source_fps: Positive | None = None  # of rows, where the source does not say
     task: str | TaskStream | None = None
     robot_type: str | None = None
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = Field(default_factory=dict)  # the format's own
     episodes: Episodes = Episodes()
     on_gap: OnGap = "split"
     keep_times: bool = False

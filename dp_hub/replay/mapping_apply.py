@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dp_hub.errors import DataError
+from dp_hub.replay.alignment import StreamReport, report_gaps
 from dp_hub.replay.episode import Episode
 from dp_hub.replay.mapping import Feature, MappingConfig, TaskStream, Term, is_action
 from dp_hub.replay.mapping_check import check_mapping
@@ -25,7 +26,6 @@ from dp_hub.replay.timeline import (
     AlignmentReport,
     Follow,
     Followed,
-    Gap,
     Grid,
     default_follow,
     exact_fps,
@@ -69,14 +69,15 @@ def episodes_of(
     recording: Recording,
     mapping: MappingConfig,
     *,
-    report: Callable[[AlignmentReport], None] = lambda episode: None,
+    report: Callable[[AlignmentReport], None] = lambda part: None,
 ) -> Iterator[Episode]:
     """The episodes of a recording, in order of time; their keys are the dataset's features.
 
     Args:
         recording: with all of `MappingConfig.streams`.
         mapping: what becomes of it.
-        report: is told how every stream was put on the grid, before each episode.
+        report: is given parts of the report, to be added up in order: before each episode how its
+            streams were put on the grid, and what gaps there were.
     Raises:
         DataError: a stream is not there or does not fit, a gap is an error, or there is no episode
             although there is one to be expected.
@@ -85,11 +86,11 @@ def episodes_of(
     uses = plan_uses(recording.streams, mapping, recording.name)
     spans = find_spans(recording, mapping.episodes, _periodic(uses))
     tasks = _Tasks(recording, mapping)
-    for span, grid, gaps in _grids(recording, mapping, uses, spans):
-        followed = {u: follow(u.stream, grid, u.how) for each in uses.values() for u in each}
-        by_label = {use.label: one for use, one in followed.items()}
-        report(report_episode(by_label, gaps))
-        data = _features(mapping, uses, lambda use: (followed[use].values, followed[use].used_s))
+    for span, grid in _grids(recording, mapping, uses, spans, report):
+        taken = {use: follow(use.stream, grid, use.how) for each in uses.values() for use in each}
+        by_label = {use.label: followed for use, followed in taken.items()}
+        report(report_episode(recording.name, by_label, fps=float(grid.fps)))
+        data = _features(mapping, uses, _on_grid(taken))
         yield Episode(data, tasks.at(grid), _facts(recording, mapping, span, grid))
 
 
@@ -118,7 +119,7 @@ def mapped_episode(episode: Episode, mapping: MappingConfig, fps: float | None) 
         data = _features(mapping, uses, lambda use: (use.stream.values, use.stream.times_s))
     else:
         taken = {use: follow(use.stream, grid, use.how) for use in every}
-        data = _features(mapping, uses, lambda use: (taken[use].values, taken[use].used_s))
+        data = _features(mapping, uses, _on_grid(taken))
     return Episode(data, task, episode.metadata)
 
 
@@ -130,7 +131,9 @@ def plan_uses(streams: Mapping[str, Stream], mapping: MappingConfig, where: str)
         each = []
         for i, term in enumerate(feature.parts()):
             place = f"features.{name}.from" + (f"[{i}]" if len(feature.terms or ()) > 1 else "")
-            use = _use(streams[term.stream], term, feature, name, f"{term.stream} of {where}", place)
+            use = _use(
+                streams[term.stream], term, feature, name, f"{term.stream} of {where}", place
+            )
             known = seen.setdefault(term.stream, (term.at, use.how))
             label = term.stream if known[1] == use.how else f"{term.stream}{term.at} for {name}"
             each.append(replace(use, label=label))
@@ -138,9 +141,7 @@ def plan_uses(streams: Mapping[str, Stream], mapping: MappingConfig, where: str)
     return planned
 
 
-def _use(
-    stream: Stream, term: Term, feature: Feature, name: str, called: str, place: str
-) -> Use:
+def _use(stream: Stream, term: Term, feature: Feature, name: str, called: str, place: str) -> Use:
     how = _how(stream, term, name)
     picture = stream.kind == "picture" or _is_picture(stream.values)
     if not picture:
@@ -151,7 +152,9 @@ def _use(
     asked = [k for k in ("at", "degrees", "rotation", "scale", "offset", "invert")
              if getattr(term, k)]  # fmt: skip
     if asked or len(feature.terms or ()) > 1 or feature.shift or feature.dtype:
-        what = asked[0] if asked else "shift or dtype" if len(feature.terms or ()) == 1 else "joining"
+        what = (
+            asked[0] if asked else "shift or dtype" if len(feature.terms or ()) == 1 else "joining"
+        )
         raise DataError(
             f"`{place}`: {called} holds pictures, for which there is no {what}",
             hint="pictures know colour, rotate, flip, crop, resize and the times' settings",
@@ -188,32 +191,40 @@ def _periodic(uses: Uses) -> dict[str, Stream]:
 
 
 def _grids(
-    recording: Recording, mapping: MappingConfig, uses: Uses, spans: list[Span]
-) -> Iterator[tuple[Span, Grid, list[Gap]]]:
+    recording: Recording,
+    mapping: MappingConfig,
+    uses: Uses,
+    spans: list[Span],
+    report: Callable[[AlignmentReport], None],
+) -> Iterator[tuple[Span, Grid]]:
     every = {use.label: use for each in uses.values() for use in each}
     streams = {label: use.stream for label, use in every.items()}
     follows = {label: use.how for label, use in every.items()}
-    assert mapping.fps is not None
+    none = {label: StreamReport(how.used_method, how.latency_s) for label, how in follows.items()}
+    fps, on_gap = exact_fps(mapping.fps or 0), mapping.on_gap
     found, problem = 0, None
     for span in spans:
+        start_s, stop_s = span.start_s, span.stop_s
         try:
             grids, gaps = find_grids(
-                streams, follows, mapping.fps,
-                start_s=span.start_s, stop_s=span.stop_s, on_gap=mapping.on_gap,
-            )  # fmt: skip
+                streams, follows, fps, start_s=start_s, stop_s=stop_s, on_gap=on_gap
+            )
         except DataError as error:
+            told = DataError(f"{recording.name}: {error.message}", hint=error.hint)
+            if on_gap == "error" or len(spans) == 1:
+                raise told from None
             # One of many episodes may lie where a camera was not there yet.
-            if mapping.on_gap == "error" or len(spans) == 1:
-                raise DataError(f"{recording.name}: {error.message}", hint=error.hint) from None
-            log.warning("%s: an episode is left out: %s", recording.name, error.message)
-            problem = problem or error
+            log.warning("an episode is left out: %s", told.message)
+            problem = problem or told
             continue
-        for i, grid in enumerate(grids):
-            if grid.count >= mapping.episodes.min_s * float(grid.fps):
-                found += 1
-                yield span, grid, gaps if i == 0 else []
-    if not found and problem:
-        raise DataError(f"{recording.name}: {problem.message}", hint=problem.hint)
+        if gaps:
+            report(report_gaps(recording.name, gaps, none, fps=float(fps), rejected=not grids))
+        kept = [grid for grid in grids if grid.count >= mapping.episodes.min_s * float(fps)]
+        found += len(kept)
+        for grid in kept:
+            yield span, grid
+    if problem and not found:
+        raise problem
 
 
 class _Tasks:
@@ -228,20 +239,22 @@ class _Tasks:
             self._times, self._texts = stream.times_s, plain_values(stream, "", name)
 
     def at(self, grid: Grid) -> str | None:
-        """The last text before the episode ends its first second, else the first in it."""
+        """The text that holds when an episode begins, else the first one there is."""
         if not self._texts:
             return self._usual
         last = int(np.searchsorted(self._times, grid.start_s, side="right")) - 1
         return str(self._texts[max(last, 0)])
 
 
-def _facts(
-    recording: Recording, mapping: MappingConfig, span: Span, grid: Grid
-) -> dict[str, Any]:
+def _facts(recording: Recording, mapping: MappingConfig, span: Span, grid: Grid) -> dict[str, Any]:
     facts = {**recording.metadata, "recording": recording.name, "start_s": grid.start_s}
     if mapping.episodes.split == "change":
         facts[str(mapping.episodes.stream)] = span.value
     return facts
+
+
+def _on_grid(taken: Mapping[Use, Followed]) -> Callable[[Use], Taken]:
+    return lambda use: (taken[use].values, taken[use].used_s)
 
 
 def _features(mapping: MappingConfig, uses: Uses, take: Callable[[Use], Taken]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a mapping does to numbers: slices, units, rotations, scales, grippers that open the other way.
+"""What a mapping does to numbers: slices, units, rotations, scales, grippers the other way round.
 
 Slices and radians come before a stream is put on the grid, so that rotations are turned as what
 they are; the rest comes after it.
@@ -25,9 +25,9 @@ def selected(values: Any, term: Term, name: str) -> np.ndarray:
     """
     array = np.asarray(values if isinstance(values, np.ndarray) else values[:])
     if array.dtype.kind not in "biuf":
+        seen = "texts" if array.dtype.kind in "OUS" else str(array.dtype)
         raise DataError(
-            f"{name} holds {'texts' if array.dtype.kind in 'OUS' else array.dtype}; a feature holds "
-            "numbers or pictures",
+            f"{name} holds {seen}; a feature holds numbers or pictures",
             hint="texts can be the task (task: {stream: NAME}) or split episodes",
         )
     array = term.selection.of(array, name)

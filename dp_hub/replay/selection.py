@@ -40,7 +40,7 @@ class Selection:
         return values
 
     def names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Of the names of the numbers of a value, those that are meant; none if that is not told."""
+        """Of the names of a value's numbers, those that are meant; none if that is not told."""
         if len(self.axes) > 1:
             return ()
         if not self.axes:

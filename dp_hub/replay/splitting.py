@@ -1,6 +1,6 @@
 """Where the episodes of a recording begin and end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,21 +28,21 @@ class Span:
     value: Any = None
 
 
-def find_spans(recording: Recording, episodes: Episodes, used: Sequence[str]) -> list[Span]:
+def find_spans(recording: Recording, episodes: Episodes, used: Mapping[str, Stream]) -> list[Span]:
     """The episodes of a recording, in order; there may be none.
 
     Args:
         recording: with the stream that splits.
         episodes: how to split.
-        used: streams whose gaps count if no other is named.
+        used: streams whose gaps count if none is named.
     Raises:
         DataError: the stream that splits holds several numbers or is no flag.
     """
     if episodes.split == "recording":
         return [Span()]
     if episodes.split == "gap":
-        names = [episodes.stream] if episodes.stream else used
-        streams = {name: recording.streams[split_name(name)[0]] for name in names}
+        named = split_name(episodes.stream)[0] if episodes.stream else None
+        streams = {named: recording.streams[named]} if named else used
         return _between_gaps(streams, episodes.gap_s)
     assert episodes.stream is not None
     name, at = split_name(episodes.stream)
@@ -94,7 +94,7 @@ def _while_set(times: np.ndarray, values: list[Any], value: Any, name: str) -> l
     wanted = True if value is None else value
     if value is None and (odd := next((v for v in values if v not in (0, 1)), None)) is not None:
         raise DataError(
-            f"{name} is {odd!r} at some time; a flag is true or false",
+            f"{name} is {_short(odd)} at some time; a flag is true or false",
             hint="say with `value:` at which value an episode runs, or use split: change",
         )
     return [
@@ -102,6 +102,10 @@ def _while_set(times: np.ndarray, values: list[Any], value: Any, name: str) -> l
         for start, stop in _runs([v == wanted for v in values])
         if values[start] == wanted
     ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)[:40]
 
 
 def _runs(values: list[Any]) -> list[tuple[int, int]]:
