@@ -134,12 +134,13 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = picture.shape[:2]
     if (height, width) == size:
         return picture
-    blocks = height % size[0] == 0 and width % size[1] == 0
-    how = Image.Resampling.BOX if blocks else Image.Resampling.LANCZOS
     plain = np.ascontiguousarray(picture)
     if plain.shape[2] not in (1, 3):  # Pillow would weigh colours with a fourth
         each = [_resized(plain[..., i : i + 1], size) for i in range(plain.shape[2])]
         return np.concatenate(each, axis=2)
     image = Image.fromarray(plain[..., 0] if plain.shape[2] == 1 else plain)
-    resized = np.asarray(image.resize((size[1], size[0]), how))
-    return resized.reshape(*size, plain.shape[2])
+    if height % size[0] == 0 and width % size[1] == 0:
+        image = image.reduce((width // size[1], height // size[0]))  # rounds once
+    else:
+        image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(*size, plain.shape[2])

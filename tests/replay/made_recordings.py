@@ -32,7 +32,7 @@ def pictures(count, size=(12, 16), first=0):
 def arm(seconds=4.0, name="bag_0", metadata=None, **more):
     """An arm at 100 Hz, commands at 25 Hz, a camera at 15 Hz."""
     state, command, camera = times(100, seconds), times(25, seconds), times(15, seconds)
-    names = tuple(f"joint{i}" for i in range(6)) + ("gripper",)
+    names = (*(f"joint{i}" for i in range(6)), "gripper")
     streams = {
         "/joints.position": Stream(joints(state), state, names=names),
         "/target": Stream(joints(command), command, kind="command", names=names),
