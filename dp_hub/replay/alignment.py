@@ -15,7 +15,9 @@ import numpy as np
 from dp_hub.errors import DataError
 from dp_hub.replay.following import Followed
 from dp_hub.replay.gaps import Gap
+from dp_hub.replay.grid import Follow
 from dp_hub.replay.offset_trace import OffsetTrace, trace_of
+from dp_hub.replay.recording import Stream
 
 _BINS_LEAST_S, _BINS_RATIO = 1e-6, 1.05  # of the histogram that the percentile is read from
 _MOST_GAPS = 100  # that are named
@@ -37,6 +39,8 @@ class StreamReport:
         gaps: longer than the limit.
         gaps_s: their sum.
         longest_gap_s: the longest of them.
+        late_s: the most that it began after the first stream of a recording.
+        early_s: the most that it ended before the last stream of a recording.
         repeated: steps that show the same value as the step before.
         dropped: values that no step uses.
         offset_sum_s: of all steps, step less value.
@@ -58,6 +62,8 @@ class StreamReport:
     gaps: int = 0
     gaps_s: float = 0.0
     longest_gap_s: float = 0.0
+    late_s: float = 0.0
+    early_s: float = 0.0
     repeated: int = 0
     dropped: int = 0
     offset_sum_s: float = 0.0
@@ -102,26 +108,24 @@ class StreamReport:
             "steps", "values", "intervals", "intervals_s", "squares_s2", "gaps", "gaps_s",
             "repeated", "dropped", "offset_sum_s",
         )  # fmt: skip
-        if not self.steps or not other.steps:
-            low, high = (other if other.steps else self), (self if not other.steps else other)
-        else:
-            low = min(self, other, key=lambda one: one.offset_least_s)
-            high = max(self, other, key=lambda one: one.offset_most_s)
+        stepped = [one for one in (self, other) if one.steps] or [self]
+        low = min(stepped, key=lambda one: one.offset_least_s)
+        high = max(stepped, key=lambda one: one.offset_most_s)
         ages = dict(self.ages)
         for bin_, count in other.ages.items():
             ages[bin_] = ages.get(bin_, 0) + count
+        largest = ("longest_s", "longest_gap_s", "late_s", "early_s")
         methods = dict.fromkeys([*self.method.split(", "), *other.method.split(", ")])
         return StreamReport(
             method=", ".join(methods),
             latency_s=other.latency_s,
-            longest_s=max(self.longest_s, other.longest_s),
-            longest_gap_s=max(self.longest_gap_s, other.longest_gap_s),
             offset_least_s=low.offset_least_s,
             offset_most_s=high.offset_most_s,
             ages=dict(sorted(ages.items())),
             worst=high.worst,
             trace=self.trace.then(other.trace),
             **{name: getattr(self, name) + getattr(other, name) for name in added},
+            **{name: max(getattr(self, name), getattr(other, name)) for name in largest},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -224,40 +228,44 @@ def report_episode(name: str, followed: Mapping[str, Followed], *, fps: float) -
     return AlignmentReport(fps, 1, streams)
 
 
-def report_gaps(
+def report_recording(
     name: str,
+    streams: Mapping[str, Stream],
+    follows: Mapping[str, Follow],
     gaps: Sequence[Gap],
-    streams: Mapping[str, StreamReport],
     *,
     fps: float,
     rejected: bool = False,
 ) -> AlignmentReport:
-    """The gaps of one recording, as a report of no episodes.
+    """What is to be told of one recording besides its episodes, as a report of no episodes.
 
     Args:
         name: of the recording.
+        streams: those that grids were found for.
+        follows: how each follows.
         gaps: from `find_grids`.
-        streams: those of the reports of its episodes that the gaps may lie in, for the methods and
-            latencies; others are added as they are met.
         fps: of the grid.
         rejected: the recording is left out.
     """
-    found: dict[str, StreamReport] = {}
+    first = {key: one.times_s[0] - follows[key].latency_s for key, one in streams.items()}
+    last = {key: one.times_s[-1] - follows[key].latency_s for key, one in streams.items()}
+    lengths: dict[str, list[float]] = {key: [] for key in streams}
     for gap in gaps:
-        old = streams.get(gap.stream)
-        empty = StreamReport(old.method if old else "", old.latency_s if old else 0.0)
-        one = found.get(gap.stream, empty)
-        found[gap.stream] = one.then(
-            StreamReport(
-                one.method,
-                one.latency_s,
-                gaps=1,
-                gaps_s=gap.length_s,
-                longest_gap_s=gap.length_s,
-            )
+        lengths[gap.stream].append(gap.length_s)
+    reports = {
+        key: StreamReport(
+            method=follows[key].used_method,
+            latency_s=follows[key].latency_s,
+            gaps=len(lengths[key]),
+            gaps_s=math.fsum(lengths[key]),
+            longest_gap_s=max(lengths[key], default=0.0),
+            late_s=float(first[key] - min(first.values())),
+            early_s=float(max(last.values()) - last[key]),
         )
+        for key in streams
+    }
     named = tuple((name, gap) for gap in gaps[:_MOST_GAPS])
-    return AlignmentReport(fps, 0, found, named, (name,) if rejected else ())
+    return AlignmentReport(fps, 0, reports, named, (name,) if rejected else ())
 
 
 def _stream_report(name: str, one: Followed) -> StreamReport:

@@ -94,18 +94,22 @@ def follow(stream: Stream, grid: Grid, how: Follow) -> Followed:
 
     Args:
         stream: at least one value.
-        grid: the steps; a step before the first value or, interpolating, after the last one has
-            that value.
+        grid: the steps, none before the first value. After the last one that value holds.
         how: method, latency, and whether a value may come from after its step.
     Raises:
-        DataError: the stream is empty, its values cannot be interpolated, or are no rotations.
+        DataError: the stream is empty or begins after the grid, its values cannot be interpolated,
+            or are no rotations.
     """
     if not len(stream):
         raise DataError("an empty stream cannot be followed")
     since = stream.times_s - (grid.start_s + how.latency_s)  # exact to the last bits of the times
     steps = grid.since_start_s
     index = np.searchsorted(since, steps + SAME_S, side="right") - 1
-    index = np.maximum(index, 0)
+    if len(index) and index[0] < 0:
+        raise DataError(
+            f"the first value comes {since[0]:.3f} s after the first step",
+            hint="an episode begins when all its streams are there, see find_grids",
+        )
     method = how.used_method
     if method == "nearest":
         index = _nearest(since, steps, index)

@@ -62,9 +62,8 @@ def find_grids(
         streams: those that are needed, by name.
         follows: how each follows; names that are no stream are passed over.
         fps: steps per second.
-        start_s: the first step is then or at the first step of ``start_s + k / fps`` at which all
-            streams are there.
-        stop_s: the last step is before then.
+        start_s: no step is before then.
+        stop_s: no step is then or later.
         on_gap: ``split``: one grid for each stretch without gaps. ``reject``: no grid if there is a
             gap. ``keep``: one grid over all gaps, values from before are held and values on both
             sides interpolated, whatever the gap. ``error``: a gap is an error.
@@ -81,6 +80,8 @@ def find_grids(
     if not streams:
         raise DataError("a grid needs at least one stream")
     tracks = [_track(name, stream, follows[name]) for name, stream in streams.items()]
+    if on_gap != "keep":
+        _check_limits(tracks)
     whole = _common(tracks, start_s, stop_s)
     gaps = sorted((g for track in tracks for g in track.gaps(whole)), key=lambda g: g.start_s)
     if gaps and on_gap == "error":
@@ -91,14 +92,14 @@ def find_grids(
         return [], gaps
     holes = [] if on_gap == "keep" else [hole for t in tracks for hole in t.holes(whole)]
     spans = list(_without(whole, holes))
-    grids = [_grid(span, tracks, rate, start_s) for span in spans]
+    grids = [_grid(span, tracks, rate) for span in spans]
     kept = [grid for grid in grids if grid.count]
     if not kept:
         raise DataError(_nothing_told(whole, gaps, rate), hint=_NOTHING)
     return kept, gaps
 
 
-_NOTHING = "a longer max_gap_s, or on_gap: keep, bridges gaps; --option fps and rates have to fit"
+_NOTHING = "a longer max_gap_s, or on_gap: keep, bridges gaps; or are there too few steps a second?"
 
 
 def exact_fps(fps: Fraction | float) -> Fraction:
@@ -183,6 +184,17 @@ def _track(name: str, stream: Stream, how: Follow) -> _Track:
     return _Track(name, stream.times_s - how.latency_s, how, median_period_s(stream.times_s))
 
 
+def _check_limits(tracks: Sequence[_Track]) -> None:
+    for track in tracks:
+        limit, usual = track.how.max_gap_s, track.usual_s
+        if limit is not None and usual is not None and limit < usual:
+            raise DataError(
+                f"max_gap_s of {track.name} is {limit:g}, but its values usually come every "
+                f"{usual:.4g} s: everything would be a gap",
+                hint=f"give more than that, for instance {5 * usual:.2g}",
+            )
+
+
 def _common(tracks: Sequence[_Track], start_s: float | None, stop_s: float | None) -> Span:
     late = max(tracks, key=lambda track: track.first_s)
     early = min(tracks, key=lambda track: track.end_s)
@@ -218,14 +230,10 @@ def _without(whole: Span, holes: Sequence[Span]) -> Iterator[Span]:
         yield at, whole[1]
 
 
-def _grid(span: Span, tracks: Sequence[_Track], rate: Fraction, start_s: float | None) -> Grid:
-    """The grid within ``span``: at its start or after it, before its end."""
+def _grid(span: Span, tracks: Sequence[_Track], rate: Fraction) -> Grid:
+    """The grid within ``span``: at its start or up to one step after it, before its end."""
     fps, (start, stop) = float(rate), span
-    if start_s is not None:
-        steps = int(np.ceil((start - start_s - SAME_S) * fps))
-        start = start_s + float(max(0, steps) / rate)
-    else:
-        start += _phase(span, tracks, fps) / fps
+    start += _phase(span, tracks, fps) / fps
     count = int(np.ceil((stop - start - SAME_S) * fps))
     if count > MOST_STEPS:
         raise DataError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-MOST = 1024  # pieces; a plot has no more columns
+MOST = 512  # pieces; a plot shows no more
 
 
 def _no_numbers() -> np.ndarray:
@@ -19,7 +19,7 @@ def _no_times() -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class OffsetTrace:
-    """Successive pieces of a stream's steps, n <= 1024.
+    """Successive pieces of a stream's steps, n <= 512.
 
     Args:
         steps: int64 (n,), how many steps each piece is of.
@@ -83,5 +83,6 @@ class OffsetTrace:
 def trace_of(offset_s: np.ndarray, repeated: np.ndarray, dropped: np.ndarray) -> OffsetTrace:
     """The trace of one episode: float64, bool and int64 ``(T,)``."""
     steps = np.ones(len(offset_s), np.int64)
-    whole = OffsetTrace(steps, offset_s, offset_s, repeated.astype(np.int64), dropped)
+    shown_s = np.round(offset_s, 7)  # more digits would only make files longer
+    whole = OffsetTrace(steps, shown_s, shown_s, repeated.astype(np.int64), dropped)
     return whole._bounded()

@@ -11,7 +11,7 @@ from dp_hub.replay.alignment import (
     AlignmentReport,
     StreamReport,
     report_episode,
-    report_gaps,
+    report_recording,
 )
 from dp_hub.replay.following import Followed, follow
 from dp_hub.replay.gaps import Gap, OnGap, exact_fps, find_grids
@@ -33,5 +33,5 @@ __all__ = [
     "follow",
     "median_period_s",
     "report_episode",
-    "report_gaps",
+    "report_recording",
 ]
