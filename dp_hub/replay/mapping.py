@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dp_hub.config import Config, build, read_yaml
 from dp_hub.replay.selection import Selection, read_selection, split_name
@@ -24,8 +24,14 @@ NUMBER_KEYS = ("degrees", "rotation", "scale", "offset", "invert")
 TIME_KEYS = ("method", "latency_s", "max_gap_s")
 
 
+# What is dumped can be read again; the file's own words are the aliases.
+_ALIASED = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+
 class RotationChange(Config):
     """How rotations are written in the source, and how they shall be."""
+
+    model_config = _ALIASED
 
     source: str = Field(alias="from")
     to: str
@@ -94,6 +100,8 @@ class Term(Numbers):
 class Feature(Numbers):
     """One feature of the dataset: joined streams, or another feature one step later."""
 
+    model_config = _ALIASED
+
     terms: list[Term] | None = Field(None, alias="from", min_length=1)
     next: list[str] | None = Field(None, min_length=1)
     shift: int = Field(0, ge=-100_000, le=100_000)  # 1: the value of one step later
@@ -139,14 +147,13 @@ class Feature(Numbers):
         for name in next_names(self):
             read_selection(split_name(name)[1])
         own = {"terms", "next", "drop_last", "dtype", "names"}
-        if other := sorted(self.model_fields_set - own):
+        if other := [key for key, value in self if value and key not in own]:
             raise ValueError(f"`next` takes values as the other feature has them: no `{other[0]}`")
         return self
 
     def parts(self) -> list[Term]:
         """The terms, with what is set for all of them where they set nothing themselves."""
-        keys = self.model_fields_set & {*NUMBER_KEYS, *TIME_KEYS}
-        common = {key: getattr(self, key) for key in keys}
+        common = {key: getattr(self, key) for key in (*NUMBER_KEYS, *TIME_KEYS)}
         return [
             term.model_copy(update={k: v for k, v in common.items() if getattr(term, k) is None})
             for term in self.terms or ()
@@ -181,7 +188,8 @@ class Episodes(Config):
             raise ValueError(f"split: {self.split} needs `stream`: whose values split")
         spare = {"gap": ("value", "ignore"), "flag": ("gap_s", "ignore"), "change": ("gap_s",)}
         extra = spare.get(self.split, ("stream", "gap_s", "value", "ignore"))
-        if other := sorted(self.model_fields_set & set(extra)):
+        usual = {key: type(self).model_fields[key].default for key in extra}
+        if other := [key for key in extra if getattr(self, key) != usual[key]]:
             raise ValueError(f"split: {self.split} has no use for `{other[0]}`")
         return self
 

@@ -7,61 +7,34 @@ rate is asked for.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dp_hub.errors import DataError
-from dp_hub.replay.alignment import StreamReport, report_gaps
 from dp_hub.replay.episode import Episode
-from dp_hub.replay.mapping import Feature, MappingConfig, TaskStream, Term, is_action
+from dp_hub.replay.mapping import Feature, MappingConfig, TaskStream
 from dp_hub.replay.mapping_check import check_mapping
 from dp_hub.replay.moving import moved_in_time
-from dp_hub.replay.number_edits import edited, joined, selected
+from dp_hub.replay.number_edits import edited, joined
 from dp_hub.replay.picture_edits import EditedPictures, PictureEdit
 from dp_hub.replay.recording import Recording, Stream
 from dp_hub.replay.splitting import Span, find_spans, plain_values
+from dp_hub.replay.stream_uses import Use, Uses, is_picture, plan_uses
 from dp_hub.replay.timeline import (
     AlignmentReport,
-    Follow,
     Followed,
     Grid,
-    default_follow,
     exact_fps,
     find_grids,
     follow,
     report_episode,
+    report_recording,
 )
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Use:
-    """What one term of a feature takes of a stream.
-
-    Args:
-        label: the stream's name, for reports; with the feature's if streams are used differently.
-        where: for messages.
-        term: what is done to the values.
-        stream: pictures as they are, or the numbers that are meant.
-        how: it follows a grid.
-    """
-
-    label: str
-    where: str
-    term: Term
-    stream: Stream
-    how: Follow
-
-    @property
-    def is_picture(self) -> bool:
-        """Whether values are pictures rather than numbers."""
-        return _is_picture(self.stream.values)
-
-
-Uses = Mapping[str, tuple[Use, ...]]  # by feature, in the order they are joined
 Taken = tuple[Any, np.ndarray]  # values (T, ...) and the time of each, float64 (T,)
 
 
@@ -84,9 +57,8 @@ def episodes_of(
     """
     check_mapping(mapping, recording)
     uses = plan_uses(recording.streams, mapping, recording.name)
-    spans = find_spans(recording, mapping.episodes, _periodic(uses))
     tasks = _Tasks(recording, mapping)
-    for span, grid in _grids(recording, mapping, uses, spans, report):
+    for span, grid in _grids(recording, mapping, uses, report):
         taken = {use: follow(use.stream, grid, use.how) for each in uses.values() for use in each}
         by_label = {use.label: followed for use, followed in taken.items()}
         report(report_episode(recording.name, by_label, fps=float(grid.fps)))
@@ -123,68 +95,6 @@ def mapped_episode(episode: Episode, mapping: MappingConfig, fps: float | None) 
     return Episode(data, task, episode.metadata)
 
 
-def plan_uses(streams: Mapping[str, Stream], mapping: MappingConfig, where: str) -> Uses:
-    """How every feature uses streams. Raises DataError where a stream does not fit."""
-    seen: dict[str, tuple[str, Follow]] = {}
-    planned: dict[str, tuple[Use, ...]] = {}
-    for name, feature in mapping.features.items():
-        each = []
-        for i, term in enumerate(feature.parts()):
-            place = f"features.{name}.from" + (f"[{i}]" if len(feature.terms or ()) > 1 else "")
-            use = _use(
-                streams[term.stream], term, feature, name, f"{term.stream} of {where}", place
-            )
-            known = seen.setdefault(term.stream, (term.at, use.how))
-            label = term.stream if known[1] == use.how else f"{term.stream}{term.at} for {name}"
-            each.append(replace(use, label=label))
-        planned[name] = tuple(each)
-    return planned
-
-
-def _use(stream: Stream, term: Term, feature: Feature, name: str, called: str, place: str) -> Use:
-    how = _how(stream, term, name)
-    picture = stream.kind == "picture" or _is_picture(stream.values)
-    if not picture:
-        if feature.edits_pictures:
-            raise DataError(f"`{place}`: {called} holds no pictures to turn, cut or resize")
-        numbers = selected(stream.values, term, f"`{place}`: {called}")
-        return Use("", called, term, replace(stream, values=numbers, names=()), how)
-    asked = [k for k in ("at", "degrees", "rotation", "scale", "offset", "invert")
-             if getattr(term, k)]  # fmt: skip
-    if asked or len(feature.terms or ()) > 1 or feature.shift or feature.dtype:
-        what = (
-            asked[0] if asked else "shift or dtype" if len(feature.terms or ()) == 1 else "joining"
-        )
-        raise DataError(
-            f"`{place}`: {called} holds pictures, for which there is no {what}",
-            hint="pictures know colour, rotate, flip, crop, resize and the times' settings",
-        )
-    return Use("", called, term, stream, how)
-
-
-def _how(stream: Stream, term: Term, feature: str) -> Follow:
-    """How the values follow the grid: as the mapping says, else as is usual for the stream."""
-    usual = default_follow(stream)
-    method, rotation = term.method or usual.method, None
-    if term.rotation is not None and method == "linear":
-        method = "slerp"
-    if method == "slerp":
-        assert term.rotation is not None
-        rotation = term.rotation.source
-    ahead = usual.may_look_ahead if term.method is None else method != "hold"
-    return Follow(
-        method=method,
-        latency_s=term.latency_s or 0.0,
-        max_gap_s=term.max_gap_s or usual.max_gap_s,
-        rotation=rotation,
-        may_look_ahead=ahead and not is_action(feature),
-    )
-
-
-def _is_picture(values: Any) -> bool:
-    return values.ndim == 4
-
-
 def _periodic(uses: Uses) -> dict[str, Stream]:
     every = {use.label: use.stream for each in uses.values() for use in each}
     return {name: s for name, s in every.items() if s.kind in ("state", "picture")} or every
@@ -194,37 +104,40 @@ def _grids(
     recording: Recording,
     mapping: MappingConfig,
     uses: Uses,
-    spans: list[Span],
     report: Callable[[AlignmentReport], None],
-) -> Iterator[tuple[Span, Grid]]:
+) -> list[tuple[Span, Grid]]:
+    """The grids of all episodes; what is to be told of the recording as a whole is reported."""
     every = {use.label: use for each in uses.values() for use in each}
     streams = {label: use.stream for label, use in every.items()}
     follows = {label: use.how for label, use in every.items()}
-    none = {label: StreamReport(how.used_method, how.latency_s) for label, how in follows.items()}
-    fps, on_gap = exact_fps(mapping.fps or 0), mapping.on_gap
-    found, problem = 0, None
+    fps = exact_fps(mapping.fps or 0)
+    spans = find_spans(recording, mapping.episodes, _periodic(uses))
+    found, all_gaps, problem, rejected = [], [], None, False
     for span in spans:
         start_s, stop_s = span.start_s, span.stop_s
         try:
             grids, gaps = find_grids(
-                streams, follows, fps, start_s=start_s, stop_s=stop_s, on_gap=on_gap
+                streams, follows, fps, start_s=start_s, stop_s=stop_s, on_gap=mapping.on_gap
             )
         except DataError as error:
             told = DataError(f"{recording.name}: {error.message}", hint=error.hint)
-            if on_gap == "error" or len(spans) == 1:
+            if mapping.on_gap == "error" or len(spans) == 1:
                 raise told from None
             # One of many episodes may lie where a camera was not there yet.
             log.warning("an episode is left out: %s", told.message)
             problem = problem or told
             continue
-        if gaps:
-            report(report_gaps(recording.name, gaps, none, fps=float(fps), rejected=not grids))
-        kept = [grid for grid in grids if grid.count >= mapping.episodes.min_s * float(fps)]
-        found += len(kept)
-        for grid in kept:
-            yield span, grid
+        all_gaps += gaps
+        rejected |= not grids
+        least = mapping.episodes.min_s * float(fps)
+        found += [(span, grid) for grid in grids if grid.count >= least]
     if problem and not found:
         raise problem
+    part = report_recording(
+        recording.name, streams, follows, all_gaps, fps=float(fps), rejected=rejected
+    )
+    report(part)
+    return found
 
 
 class _Tasks:
@@ -308,7 +221,7 @@ def _rows_as_streams(episode: Episode, fps: float) -> dict[str, Stream]:
     rate = exact_fps(fps)
     times = np.arange(episode.length) * rate.denominator / rate.numerator
     return {
-        key: Stream(values, times, kind="picture" if _is_picture(values) else "state")
+        key: Stream(values, times, kind="picture" if is_picture(values) else "state")
         for key, values in episode.data.items()
     }
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode
-from dp_hub.replay.mapping import MappingConfig, next_names
+from dp_hub.replay.mapping import Episodes, MappingConfig, next_names
 from dp_hub.replay.recording import Recording
 from dp_hub.replay.selection import read_selection, split_name
 from dp_hub.replay.source import Source
@@ -59,7 +59,7 @@ def _nearest(stream: str, names: Collection[str]) -> str | None:
 
 
 def _check_rows(mapping: MappingConfig) -> None:
-    if mapping.episodes.model_fields_set:
+    if mapping.episodes != Episodes():
         raise DataError(
             "`episodes` splits recordings; the rows of this source are episodes already",
             hint="leave it out of the mapping",

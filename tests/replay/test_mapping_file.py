@@ -6,7 +6,7 @@ import pytest
 from made_recordings import mapping
 
 from dp_hub.errors import ConfigError
-from dp_hub.replay.mapping import load_mapping
+from dp_hub.replay.mapping import MappingConfig, load_mapping
 
 FULL = """
     fps: 30
@@ -46,6 +46,13 @@ def test_everything_the_file_may_say_is_read(tmp_path: Path) -> None:
     assert (gripper.scale, gripper.latency_s, gripper.max_gap_s) == (0.01, 0.02, 0.1)
     front = read.features["observation.images.front"]
     assert (front.crop, front.resize, front.rotate) == ((0, 10, 240, 300), (120, 150), 180)
+
+
+def test_what_is_dumped_can_be_read_again(tmp_path: Path) -> None:
+    read = mapping(tmp_path, FULL)
+    assert MappingConfig.model_validate(read.model_dump(mode="json")) == read
+    assert MappingConfig.model_validate(read.model_dump(exclude_unset=True)) == read
+    assert "terms" not in str(read.model_dump())
 
 
 def test_what_a_term_says_itself_comes_before_what_is_said_for_all(tmp_path: Path) -> None:
