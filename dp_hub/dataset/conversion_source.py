@@ -208,7 +208,8 @@ class Reader:
     def _bad(self, place: Place, error: DataError, source: str | None = None) -> Bad:
         if not self.reading.skip_bad:
             raise error
-        name = source or f"episode {place.item}"
+        noun = "recording" if has_recordings(self.converter) else "episode"
+        name = source or f"{noun} {place.item}"
         return Bad(place, BadEpisode(place.item, name, error.message))
 
 
