@@ -117,7 +117,7 @@ def convert(
         "options": options or {},
         "mapping": dict(mapping or {}),
         "drop": sorted(drop),
-        "fps": (_stated(found, "fps", (int, float)) or DEFAULT_FPS) if fps is None else fps,
+        "fps": _rate(found, path) if fps is None else fps,
         "task": task or _stated(found, "task", str),
         "robot_type": robot_type or _stated(found, "robot_type", str),
         "images": images,
@@ -259,6 +259,14 @@ def _write_all(
             f"{got[0]} and {got[1]}",
             hint="was it changed while it was read?",
         )
+
+
+def _rate(found: Source, path: Path) -> float:
+    """Frames per second where none are asked for."""
+    stated = _stated(found, "fps", (int, float))
+    if not stated and found.fps_hint:
+        raise DataError(f"{path} does not say its frames per second", hint=found.fps_hint)
+    return stated or DEFAULT_FPS
 
 
 def _stated(found: Source, name: str, kind: Any) -> Any:

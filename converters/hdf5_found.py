@@ -1,0 +1,67 @@
+"""What the episodes of HDF5 files hold: the same keys, of the same shapes and types, in all."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import h5py
+
+from dp_hub.errors import DataError
+
+
+@dataclass
+class Found:
+    """Keys and their kinds, taken from the first episode and compared with the others.
+
+    Args:
+        dtypes: numpy's name of the type, by key; ``object`` for what is not numbers.
+        shapes: of one step, by key.
+        problems: why a key cannot be converted, where it cannot.
+    """
+
+    dtypes: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    problems: dict[str, DataError] = field(default_factory=dict)
+    _first: str = ""
+
+    def add(
+        self, where: str, arrays: Mapping[str, h5py.Dataset], rows: Mapping[str, Collection[int]]
+    ) -> None:
+        """Take an episode in: its arrays, and how many rows each may have."""
+        first = not self._first
+        self._first = self._first or where
+        for key, array in arrays.items():
+            dtype = array.dtype.name if array.dtype.kind in "biuf" else "object"
+            shape = tuple(array.shape)
+            if not shape or shape[0] not in rows[key]:
+                self._problem(
+                    key,
+                    f"{where}/{key} is {shape}, not one row for each of the {min(rows[key])} steps",
+                )
+            if first:
+                self.dtypes[key], self.shapes[key] = dtype, shape[1:]
+            elif key not in self.dtypes:
+                self.dtypes[key], self.shapes[key] = dtype, shape[1:]
+                self._problem(key, f"{where} has {key}, {self._first} has not")
+            elif (dtype, shape[1:]) != (self.dtypes[key], self.shapes[key]):
+                self._problem(
+                    key,
+                    f"{where}/{key} is {dtype} {shape[1:]} per step, in {self._first} it is "
+                    f"{self.dtypes[key]} {self.shapes[key]}",
+                )
+        for key in self.dtypes.keys() - arrays.keys():
+            self._problem(key, f"{where} has no {key}, {self._first} has")
+
+    def check(self, drop: Collection[str]) -> None:
+        """Raises DataError if a key that is not dropped cannot be converted."""
+        for key, problem in self.problems.items():
+            if key not in drop:
+                raise problem
+
+    def notes(self) -> tuple[str, ...]:
+        """The problems, to be told before they stop a conversion."""
+        return tuple(f"{error.message}: --drop {key}" for key, error in self.problems.items())
+
+    def _problem(self, key: str, message: str) -> None:
+        self.problems.setdefault(
+            key, DataError(message, hint=f"mend it, or leave it out with --drop {key}")
+        )
