@@ -149,6 +149,11 @@ def check_readable(array: h5py.Dataset, where: str) -> None:
             f"{where} holds {_kind(array.dtype)}; a dataset stores numbers and pictures",
             hint=f"leave it out with --drop {_key(where)}",
         )
+    check_stored(array, where)
+
+
+def check_stored(array: h5py.Dataset, where: str) -> None:
+    """As `check_readable`, whatever the array holds."""
     plist = array.id.get_create_plist()
     if array.is_virtual or plist.get_external_count():
         raise DataError(
@@ -156,7 +161,7 @@ def check_readable(array: h5py.Dataset, where: str) -> None:
             hint="make it one whole file first, with h5repack",
         )
     _check_filters(plist, where)
-    _check_stored(array, where)
+    _check_sizes(array, where)
 
 
 def _kind(dtype: np.dtype) -> str:
@@ -186,7 +191,7 @@ def _check_filters(plist: Any, where: str) -> None:
             )
 
 
-def _check_stored(array: h5py.Dataset, where: str) -> None:
+def _check_sizes(array: h5py.Dataset, where: str) -> None:
     stored, chunks = array.id.get_storage_size(), array.chunks
     if chunks is None:
         missing = array.nbytes > stored

@@ -3,9 +3,27 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-import h5py
+from typing import Any
 
 from dp_hub.errors import DataError
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an array is as an episode gives it.
+
+    Args:
+        dtype: numpy's name; ``object`` for what is not numbers.
+        shape: ``(rows, ...)``.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: Any) -> "Shown":
+        """That of an array of the file or of pictures."""
+        return cls(array.dtype.name if array.dtype.kind in "biuf" else "object", tuple(array.shape))
 
 
 @dataclass
@@ -24,14 +42,13 @@ class Found:
     _first: str = ""
 
     def add(
-        self, where: str, arrays: Mapping[str, h5py.Dataset], rows: Mapping[str, Collection[int]]
+        self, where: str, arrays: Mapping[str, Shown], rows: Mapping[str, Collection[int]]
     ) -> None:
-        """Take an episode in: its arrays, and how many rows each may have."""
+        """Take an episode in: what its arrays are, and how many rows each may have."""
         first = not self._first
         self._first = self._first or where
         for key, array in arrays.items():
-            dtype = array.dtype.name if array.dtype.kind in "biuf" else "object"
-            shape = tuple(array.shape)
+            dtype, shape = array.dtype, array.shape
             if not shape or shape[0] not in rows[key]:
                 self._problem(
                     key,

@@ -1,13 +1,14 @@
 """Pictures in HDF5 files, read or decoded a few at a time when they are looked at."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
-from dp_hub_converters.hdf5_files import check_readable, damage_told, open_hdf5
+from dp_hub_converters.hdf5_files import check_readable, check_stored, damage_told, open_hdf5
 from PIL import Image
 
 from dp_hub.errors import DataError
@@ -25,6 +26,14 @@ def is_pictures(array: Any) -> bool:
         return False
     a, b, c = array.shape[1:]
     return (c in (1, 3) and min(a, b) >= _MIN_PX) or (a in (1, 3) and min(b, c) >= _MIN_PX)
+
+
+def is_encoded(key: str, array: Any) -> bool:
+    """Whether rows are encoded pictures: bytes in one of three ways, in a group of pictures."""
+    if "image" not in key.lower():
+        return False
+    kind, dims = array.dtype.kind, len(array.shape)
+    return (array.dtype == np.uint8 and dims == 2) or (kind in "SO" and dims == 1)
 
 
 class Rows:
@@ -77,7 +86,8 @@ class Rows:
             array = open_hdf5(self._path)[self._name]
             if array.shape[1:] != self.shape[1:] or len(array) < len(self):
                 raise DataError(f"{self._path}: {self._name} has changed since it was looked at")
-            check_readable(array, f"{self._path}: {self._name}")
+            check = check_readable if self.dtype.kind in "biuf" else check_stored
+            check(array, f"{self._path}: {self._name}")
             self._array = array
         return self._array
 
@@ -121,7 +131,8 @@ class Encoded:
     ) -> None:
         self._read, self._where, self._swap = read, where, swap
         self.shape: tuple[int, ...] = (count, 0, 0, 0)
-        self.shape = (count, *self._decode(read(0, 1)[0], 0).shape)
+        with self._told(0), _image(read(0, 1)[0]) as image:
+            self.shape = (count, *_size(image))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -139,20 +150,32 @@ class Encoded:
         return np.asarray(self[:], dtype)
 
     def _decode(self, data: bytes, frame: int) -> np.ndarray:
+        with self._told(frame), _image(data) as image:
+            if _size(image) != self.shape[1:]:
+                raise ValueError(f"it is {_size(image)}, the first one is {self.shape[1:]}")
+            picture = np.asarray(image).reshape(_size(image))
+        return picture[..., ::-1] if self._swap else picture
+
+    @contextmanager
+    def _told(self, frame: int) -> Iterator[None]:
         try:
-            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-                if image.mode not in ("L", "RGB"):
-                    raise ValueError(f"pictures of mode {image.mode} are not read")
-                size = (image.height, image.width, len(image.getbands()))
-                if self.shape[1] and size != self.shape[1:]:
-                    raise ValueError(f"it is {size}, the first one is {self.shape[1:]}")
-                picture = np.asarray(image).reshape(size)
+            yield
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"{self._where}, frame {frame}: {error}",
                 hint="mend it, or leave out the camera with --drop",
             ) from None
-        return picture[..., ::-1] if self._swap else picture
+
+
+def _image(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(f"pictures of mode {image.mode} are not read")
+    return image
+
+
+def _size(image: Image.Image) -> tuple[int, int, int]:
+    return (image.height, image.width, len(image.getbands()))
 
 
 def encoded_rows(rows: Rows) -> Callable[[int, int], list[bytes]]:

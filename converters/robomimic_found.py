@@ -180,7 +180,8 @@ def _take_kinds(
             names = plain(array.attrs.get(NAMES))
             if isinstance(names, list):
                 found.names[key] = tuple(map(str, names))
-    found.kinds.add(where, arrays, dict.fromkeys(arrays, (length,)))
+    shown = {key: hdf5_found.Shown.of(array) for key, array in arrays.items()}
+    found.kinds.add(where, shown, dict.fromkeys(arrays, (length,)))
 
 
 def _task(facts: Mapping[str, Any]) -> str | None:
