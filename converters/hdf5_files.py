@@ -200,7 +200,9 @@ def _check_sizes(array: h5py.Dataset, where: str) -> None:
         there = array.id.get_num_chunks()
         wanted = math.prod(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
         missing = there < wanted
-        claimed = 0 if array.id.get_create_plist().get_nfilters() else wanted * _bytes(array, chunks)
+        claimed = (
+            0 if array.id.get_create_plist().get_nfilters() else wanted * _bytes(array, chunks)
+        )
     if missing:
         raise DataError(
             f"{where} was not written in whole: {array.shape} {array.dtype} was announced; HDF5 "

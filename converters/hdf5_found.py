@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-
 from typing import Any
 
 from dp_hub.errors import DataError
+
+_MIN_PX = 8
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class Shown:
     def of(cls, array: Any) -> "Shown":
         """That of an array of the file or of pictures."""
         return cls(array.dtype.name if array.dtype.kind in "biuf" else "object", tuple(array.shape))
+
+    @property
+    def are_pictures(self) -> bool:
+        """Whether rows are pictures, by type and shape: 1 or 3 channels, last or first."""
+        if self.dtype != "uint8" or len(self.shape) != 4:
+            return False
+        a, b, c = self.shape[1:]
+        return (c in (1, 3) and min(a, b) >= _MIN_PX) or (a in (1, 3) and min(b, c) >= _MIN_PX)
 
 
 @dataclass

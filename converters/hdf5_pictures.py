@@ -9,6 +9,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 from dp_hub_converters.hdf5_files import check_readable, check_stored, damage_told, open_hdf5
+from dp_hub_converters.hdf5_found import Shown
 from PIL import Image
 
 from dp_hub.errors import DataError
@@ -17,15 +18,11 @@ ImageEncoding = Literal["rgb", "bgr"]
 Flip = Literal["none", "vertical", "rotate180"]
 _BLOCK_BYTES = 8_000_000
 _PICTURES_AT_ONCE = 32
-_MIN_PX = 8
 
 
 def is_pictures(array: Any) -> bool:
-    """Whether rows of uint8 are pictures, by their shape: 1 or 3 channels, last or first."""
-    if array.dtype != np.uint8 or len(array.shape) != 4:
-        return False
-    a, b, c = array.shape[1:]
-    return (c in (1, 3) and min(a, b) >= _MIN_PX) or (a in (1, 3) and min(b, c) >= _MIN_PX)
+    """Whether rows of an array are pictures."""
+    return Shown.of(array).are_pictures
 
 
 def is_encoded(key: str, array: Any) -> bool:
@@ -148,6 +145,10 @@ class Encoded:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
+
+    def first(self, count: int) -> "Encoded":
+        """The first of them."""
+        return Encoded(self._read, count, self._where, swap=self._swap)
 
     def _decode(self, data: bytes, frame: int) -> np.ndarray:
         with self._told(frame), _image(data) as image:

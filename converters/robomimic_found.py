@@ -168,9 +168,7 @@ def _length(arrays: Mapping[str, h5py.Dataset], facts: Mapping[str, Any], where:
     return length
 
 
-def _take_kinds(
-    found: Found, arrays: Mapping[str, h5py.Dataset], length: int, where: str
-) -> None:
+def _take_kinds(found: Found, arrays: Mapping[str, h5py.Dataset], length: int, where: str) -> None:
     if not found.demos:
         found.pictures |= {key for key, array in arrays.items() if is_pictures(array)}
         for key, array in arrays.items():
