@@ -8,7 +8,7 @@ import typer
 
 _FORMATS = (
     "zarr: the original Diffusion Policy's replay buffer. lerobot-v21: LeRobot's format before "
-    "v3.0, a file an episode."
+    "v3.0, a file an episode. hdf5: robomimic's demonstrations in one file."
 )
 
 
@@ -17,6 +17,7 @@ class Target(StrEnum):
 
     zarr = "zarr"
     lerobot_v21 = "lerobot-v21"
+    hdf5 = "hdf5"
 
 
 def export(
@@ -36,6 +37,8 @@ def export(
             _zarr(dataset, to)
         case Target.lerobot_v21:
             _lerobot_v21(dataset, to)
+        case Target.hdf5:
+            _hdf5(dataset, to)
 
 
 def _zarr(dataset: Path, to: Path) -> None:
@@ -59,3 +62,15 @@ def _lerobot_v21(dataset: Path, to: Path) -> None:
     print(f"{done.path}: {done.n_episodes:,} episodes, {done.n_frames:,} frames (LeRobot v2.1)")
     if done.n_videos:
         print(f"  {done.n_videos:,} videos, copied as they are encoded")
+
+
+def _hdf5(dataset: Path, to: Path) -> None:
+    from dp_hub.cli.convert import progress_bar
+    from dp_hub.dataset.export_hdf5 import export_hdf5
+
+    with progress_bar("exporting", "episodes") as advance:
+        done = export_hdf5(dataset, to, on_progress=lambda n, total: advance(n, total))
+    print(f"{done.path}: {done.n_episodes:,} episodes, {done.n_frames:,} frames (robomimic HDF5)")
+    for place, (shape, dtype) in done.keys.items():
+        note = "  from video: close to, not equal to, the recorded" if place in done.lossy else ""
+        print(f"  {place}  {dtype}  {'x'.join(map(str, shape)) or 'scalar'}{note}")
