@@ -127,9 +127,7 @@ def convert(
             "names": dict(wish.names),
             "mapping": wish.plain,
             "drop": sorted(drop),
-            "fps": wish.fps or stated(found, "fps", (int, float)) or DEFAULT_FPS
-            if fps is None
-            else fps,
+            "fps": _rate(found, path, wish.fps) if fps is None else fps,
             "task": task or stated(found, "task", str),
             "robot_type": wish.robot_type or stated(found, "robot_type", str),
             "images": images,
@@ -244,6 +242,14 @@ def _recoded(
         reason = reasons.get(column.key)
         if reason and column.is_visual and not column.copied and images in ("auto", "video"):
             yield f"{column.key} is decoded and encoded again as {column.encoding}: {reason}"
+
+
+def _rate(found: Source, path: Path, mapped: float | None) -> float:
+    """Frames per second where none are asked for: what a mapping says, else the source."""
+    rate = mapped or stated(found, "fps", (int, float))
+    if not rate and found.fps_hint:
+        raise DataError(f"{path} does not say its frames per second", hint=found.fps_hint)
+    return rate or DEFAULT_FPS
 
 
 def _provenance(found: Source) -> dict[str, Any]:

@@ -107,3 +107,12 @@ def test_interrupt_leaves_nothing_at_the_target_and_the_same_command_goes_on(tmp
     done = dp_hub(*words)
     assert done.returncode == 0 and "continuing after" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["ds"]
+
+
+def test_export_command_to_lerobots_older_format_says_what_it_made(converted):
+    folder, _ = converted
+    done = dp_hub("export", "lerobot-v21", folder / "ds", "--to", folder / "v21")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{folder / 'v21'}: 5 episodes, 738 frames (LeRobot v2.1)\n"
+    again = dp_hub("export", "lerobot-v21", folder / "ds", "--to", folder / "v21")
+    assert again.returncode == 1 and "already exists" in again.stderr
