@@ -69,7 +69,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_features(path: Path) -> tuple[Leaf, ...]:
-    """The leaves of features.json. Raises DataError if it is no such file, or there are no steps."""
+    """The leaves of features.json. Raises DataError if there are no steps."""
     try:
         leaves = tuple(_leaves(read_json(path), "", False, (), 0))
     except _WRONG as error:

@@ -28,7 +28,7 @@ def _tolerant(kind: Any) -> Any:
     """The codec ``kind``, made from any version's settings; threads are those of this machine."""
     known = set(inspect.signature(kind.__init__).parameters) - {"self", "numthreads"}
 
-    class Tolerant(kind):  # type: ignore[misc]
+    class Tolerant(kind):
         @classmethod
         def from_config(cls, config: dict[str, Any]) -> Any:
             return cls(**{key: value for key, value in config.items() if key in known})

@@ -1,4 +1,4 @@
-"""TFRecord, tf.train.Example and TFDS folders, written by hand for tests; shares no code with ours."""
+"""TFRecord, tf.train.Example and TFDS folders, written by hand for tests, without our code."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Replay buffers as UMI and the original's picture caches store them: JPEG XL and JPEG 2000 chunks."""
+"""Replay buffers as UMI and the original's caches store them: JPEG XL and JPEG 2000 chunks."""
 
 import json
 import shutil
@@ -157,7 +157,7 @@ def test_encrypted_archives_are_refused(tmp_path):
 
 
 def test_a_damaged_picture_is_named(tmp_path):
-    path = write_umi(tmp_path / "d.zarr", Jpegxl(lossless=True), pictures(10), zipped=False)
+    write_umi(tmp_path / "d.zarr", Jpegxl(lossless=True), pictures(10), zipped=False)
     chunk = tmp_path / "d.zarr/data/camera0_rgb/7.0.0.0"
     chunk.write_bytes(chunk.read_bytes()[:40])
     with pytest.raises(DataError, match="data/camera0_rgb cannot be decoded"):
