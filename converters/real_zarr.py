@@ -7,9 +7,9 @@ episode does is how the original reads them, and nothing in the files proves it.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
+from dp_hub_converters.natural import natural
 from dp_hub_converters.video_frames import open_video
 
 from dp_hub.errors import DataError
@@ -63,16 +63,13 @@ class RealZarr:
     Args:
         video_offset_s: when the first frame of every video was taken, counted from the first row of
             its episode.
-        missing_videos: ``"skip"`` leaves out episodes without a readable video of every camera.
     """
 
     name = "real-zarr"
     summary = "Diffusion Policy's real-robot folder: replay_buffer.zarr and videos/"
 
-    def __init__(
-        self, *, video_offset_s: float = 0.0, missing_videos: Literal["error", "skip"] = "error"
-    ) -> None:
-        self._offset_s, self._skip = video_offset_s, missing_videos == "skip"
+    def __init__(self, *, video_offset_s: float = 0.0) -> None:
+        self._offset_s = video_offset_s
         self._found: _Found | None = None
 
     def recognises(self, path: Path) -> bool:
@@ -82,18 +79,22 @@ class RealZarr:
         except (OSError, ValueError):
             return False
 
-    def describe(self, path: Path) -> Source:
-        """What the folder holds. Raises DataError where it does not hold together."""
+    def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
+        """What the folder holds; with ``skip_bad`` in spite of videos that are missing or damaged.
+
+        Raises:
+            DataError: it does not hold together.
+        """
         found = self._look(path)
-        left = self._numbers(found)
+        if found.problems and not skip_bad:
+            raise _problem(found, min(found.problems))
         dtypes = {key: found.buffer.dtype(key).name for key in found.buffer if key != "timestamp"}
-        lengths = [stop - start for start, stop in map(found.rows, left)]
         return Source(
             dtypes=dtypes | dict.fromkeys(found.cameras, "uint8"),
-            n_episodes=len(left),
-            n_frames=sum(lengths),
+            n_episodes=found.buffer.n_episodes,
+            n_frames=found.buffer.n_steps,
             attrs=found.buffer.attrs,
-            notes=tuple(self._notes(found, left)),
+            notes=tuple(self._notes(found)),
         )
 
     def recordings(
@@ -106,7 +107,10 @@ class RealZarr:
         """
         found = self._look(path)
         facts = found.buffer.episode_metadata()
-        for number in self._numbers(found)[start:]:
+        cameras = [camera for camera in found.cameras if only is None or camera in only]
+        for number in range(start, found.buffer.n_episodes):
+            if cameras and number in found.problems:
+                raise _problem(found, number)
             first, stop = found.rows(number)
             times_s = found.times_s[first:stop]
             streams: dict[str, Stream] = {}
@@ -114,9 +118,9 @@ class RealZarr:
                 if key != "timestamp" and (only is None or key in only):
                     values = found.buffer.read(key, first, stop)
                     streams[key] = Stream(values, times_s, _kind(key, values))
-            for camera, video in found.videos[number].items():
-                if only is None or camera in only:
-                    streams[camera] = self._pictures(video.path, float(times_s[0]))
+            for camera in cameras:
+                file = found.videos[number][camera].path
+                streams[camera] = self._pictures(file, float(times_s[0]))
             about = {"source": f"{_BUFFER}, episode {number}", **facts[number]}
             task = about.pop("task", None)
             yield Recording(f"{_VIDEOS}/{number}", streams, task, about)
@@ -126,30 +130,14 @@ class RealZarr:
         about = getattr(frames, "codec", "video of no constant rate")
         return Stream(frames, begins_s + self._offset_s + times_s, "picture", about=about)
 
-    def _numbers(self, found: _Found) -> list[int]:
-        """The episodes to read. Raises DataError if one of them lacks a video."""
-        everything = range(found.buffer.n_episodes)
-        if not self._skip and found.problems:
-            number, problem = min(found.problems.items())
-            more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
-            raise DataError(
-                f"{found.path}: {problem}{more}",
-                hint=f"copy the videos again, or leave episode {number} and all like it out with "
-                "--option missing_videos=skip",
-            )
-        left = [number for number in everything if number not in found.problems]
-        if not left:
-            raise DataError(f"{found.path} has the videos of none of its episodes")
-        return left
-
-    def _notes(self, found: _Found, numbers: list[int]) -> Iterator[str]:
+    def _notes(self, found: _Found) -> Iterator[str]:
         yield (
             "every video is taken to begin with its episode; where it began later or earlier, say "
             "by how much with --option video_offset_s=SECONDS"
         )
         for number in sorted(found.problems):
-            yield f"left out: {found.problems[number]}"
-        yield from _late(found, numbers, self._offset_s)
+            yield found.problems[number]
+        yield from _late(found, self._offset_s)
         extra = [name for name in _episode_folders(found.path) if name >= found.buffer.n_episodes]
         if extra:
             yield f"{_VIDEOS}/{extra[0]} and {len(extra) - 1} more have no episode in {_BUFFER}"
@@ -176,7 +164,7 @@ def _look(path: Path) -> _Found:
         number: _files(path / _VIDEOS / folders[number]) if number in folders else {}
         for number in range(buffer.n_episodes)
     }
-    cameras = sorted({camera for some in files.values() for camera in some}, key=_natural)
+    cameras = sorted({camera for some in files.values() for camera in some}, key=natural)
     videos: dict[int, dict[str, _Video]] = {}
     problems: dict[int, str] = {}
     for number, some in files.items():
@@ -185,6 +173,15 @@ def _look(path: Path) -> _Found:
         except DataError as error:
             problems[number] = f"episode {number}: {error.args[0]}"
     return _Found(path, buffer, _times(buffer), cameras, videos, problems)
+
+
+def _problem(found: _Found, number: int) -> DataError:
+    others = len(found.problems) - 1
+    more = f" (and {others} more)" if others else ""
+    return DataError(
+        f"{found.path}: {found.problems[number]}{more}",
+        hint="copy the videos again, or leave such episodes out with --skip-bad",
+    )
 
 
 def _opened(files: Mapping[str, Path], camera: str) -> _Video:
@@ -220,10 +217,10 @@ def _times(buffer: ReplayBuffer) -> np.ndarray:
     return times
 
 
-def _late(found: _Found, numbers: list[int], offset_s: float) -> Iterator[str]:
+def _late(found: _Found, offset_s: float) -> Iterator[str]:
     """Which videos end before their episodes, so that there are no pictures for the last rows."""
     early: dict[str, list[tuple[float, int]]] = {}
-    for number in numbers:
+    for number in found.videos:
         first, stop = found.rows(number)
         lasts_s = float(found.times_s[stop - 1] - found.times_s[first])
         for camera, video in found.videos[number].items():
@@ -251,12 +248,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """The videos of an episode by camera: ``camera_0`` for 0.mp4, in order of number."""
     files = [file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES]
     named = {f"camera_{f.stem}" if f.stem.isdecimal() else f.stem: f for f in files}
-    return dict(sorted(named.items(), key=lambda item: _natural(item[0])))
-
-
-def _natural(name: str) -> tuple[Any, ...]:
-    stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if number.isdecimal() else (name, -1)
+    return dict(sorted(named.items(), key=lambda item: natural(item[0])))
 
 
 def _kind(key: str, values: np.ndarray) -> StreamKind:

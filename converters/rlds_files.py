@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dp_hub_converters.natural import natural
 from dp_hub_converters.rlds_features import Leaf, read_features, read_json
 
 from dp_hub.errors import DataError
@@ -126,12 +127,6 @@ def shards_of(tree: Tree, path: Path, split: str | None) -> Iterator[Shard]:
             expected = lengths[number] if len(lengths) == len(files) else None
             place = file.name if path.is_file() else file.relative_to(path).as_posix()
             yield Shard(file, place, name, tree, expected)
-
-
-def natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts names with numbers as people do: 2 before 10."""
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _below(folder: Path) -> list[Path]:

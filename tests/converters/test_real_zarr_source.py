@@ -131,7 +131,9 @@ def test_videos_that_end_early_are_told_and_give_no_black_frames(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "folder"])
-def test_a_video_that_is_missing_or_damaged_is_named_or_its_episode_left_out(tmp_path, damage):
+def test_a_video_that_is_missing_or_damaged_is_named_and_its_episode_can_be_passed(
+    tmp_path, damage
+):
     write_real(tmp_path)
     file = tmp_path / "videos/1/1.mp4"
     if damage == "folder":
@@ -142,12 +144,15 @@ def test_a_video_that_is_missing_or_damaged_is_named_or_its_episode_left_out(tmp
         file.write_bytes(b"" if damage == "empty" else b"no video" * 99)
     with pytest.raises(DataError, match="episode 1") as caught:
         RealZarr().describe(tmp_path)
-    assert "missing_videos=skip" in (caught.value.hint or "")
-    source = RealZarr(missing_videos="skip")
-    found = source.describe(tmp_path)
-    assert (found.n_episodes, found.n_frames) == (2, 17)
-    assert any(note.startswith("left out: episode 1") for note in found.notes)
-    assert [one.name for one in source.recordings(tmp_path)] == ["videos/0", "videos/2"]
+    assert "--skip-bad" in (caught.value.hint or "")
+    source = RealZarr()
+    found = source.describe(tmp_path, skip_bad=True)
+    assert (found.n_episodes, found.n_frames) == (3, 28)
+    assert any(note.startswith("episode 1: ") for note in found.notes)
+    with pytest.raises(DataError, match="episode 1"):
+        list(source.recordings(tmp_path))
+    assert [one.name for one in source.recordings(tmp_path, start=2)] == ["videos/2"]
+    assert len(list(source.recordings(tmp_path, only={"action"}))) == 3
 
 
 def test_folders_of_episodes_that_are_not_in_the_buffer_are_told(tmp_path):
