@@ -45,7 +45,7 @@ class WithFormats(TyperCommand):
         rows = []
         for one in installed_formats():
             parts = [one.summary] if one.summary else []
-            parts += [f"--option {option}" for option in one.options]
+            parts += [f"options: {', '.join(one.options)}"] if one.options else []
             parts += [f'needs: pip install "{one.install}"'] if one.install else []
             rows.append((one.name, "; ".join(parts) or "-"))
         with formatter.section("Formats"):

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 GROUP = "dp_hub.converters"
+_PLAIN = {"int": "<int>", "float": "<float>", "bool": "true|false", "str": "<text>"}
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,22 @@ def install_line(point: EntryPoint) -> str | None:
 
 
 def _format(point: EntryPoint) -> Format:
-    found = _class(point)
-    summary, options = ("", ()) if found is None else (_summary(found), _options(found))
+    tree = _parsed(point.module)
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    found = next((node for node in classes if node.name == point.attr), None)
+    summary, options = ("", ()) if found is None else (_summary(found), _options(found, tree))
     return Format(point.name, summary, options, install_line(point))
 
 
-def _class(point: EntryPoint) -> ast.ClassDef | None:
-    spec = _spec(point.module)
+def _parsed(module: str) -> ast.Module:
+    """A module's source text; empty if it cannot be found or read."""
+    spec = _spec(module)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return None
+        return ast.Module([], [])
     try:
-        tree = ast.parse(Path(spec.origin).read_bytes())
+        return ast.parse(Path(spec.origin).read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return None
-    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
-    return next((node for node in classes if node.name == point.attr), None)
+        return ast.Module([], [])
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -94,19 +96,34 @@ def _summary(node: ast.ClassDef) -> str:
     return ""
 
 
-def _options(node: ast.ClassDef) -> tuple[str, ...]:
+def _options(node: ast.ClassDef, tree: ast.Module) -> tuple[str, ...]:
     for function in node.body:
         if isinstance(function, ast.FunctionDef) and function.name == "__init__":
             arguments = [*function.args.args[1:], *function.args.kwonlyargs]
-            return tuple(f"{a.arg}={_values(a.annotation)}" for a in arguments)
+            return tuple(f"{a.arg}={_values(a.annotation, tree)}" for a in arguments)
     return ()
 
 
-def _values(annotation: ast.expr | None) -> str:
+def _values(annotation: ast.expr | None, tree: ast.Module) -> str:
     """``Literal["a", "b"] | None`` as ``a|b``, ``float`` as ``<float>``."""
+    if isinstance(annotation, ast.BinOp) and ast.unparse(annotation.right) == "None":
+        annotation = annotation.left
+    if isinstance(annotation, ast.Name) and annotation.id not in _PLAIN:
+        annotation = _meant(annotation.id, tree)
     text = "text" if annotation is None else ast.unparse(annotation)
-    text = text.replace(" | None", "")
     literal = re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", text)
     if literal:
         return "|".join(word.strip().strip("'\"") for word in literal[1].split(","))
-    return "true|false" if text == "bool" else f"<{'text' if text == 'str' else text}>"
+    return _PLAIN.get(text, "<text>")
+
+
+def _meant(name: str, tree: ast.Module, *, follow: bool = True) -> ast.expr | None:
+    """What a name stands for: set in the module itself or in the one it is imported from."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
+            return statement.value
+        if isinstance(statement, ast.ImportFrom) and statement.module and follow:
+            for alias in statement.names:
+                if (alias.asname or alias.name) == name:
+                    return _meant(alias.name, _parsed(statement.module), follow=False)
+    return None
