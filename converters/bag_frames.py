@@ -2,7 +2,7 @@
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from dp_hub_converters.bag_clock import ClockChoice, choose
@@ -85,6 +85,10 @@ class Transforms:
             frame.stamps.append(seconds * 10**9 + nanoseconds)
             if len(frame.rows) > 4096:
                 frame.flush()
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Collector.names`."""
+        return {one.name: _VECTORS[one.path.rsplit(".", 1)[1]][1] for one in self.planned}
 
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """As `Collector.streams`."""

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -75,18 +75,30 @@ class RosNumbers:
         if self._bytes > _BATCH_BYTES or len(self._batch) >= _BATCH:
             self._flush()
 
+    @property
+    def has_names(self) -> bool:
+        """Whether messages name their numbers, as those of joints do."""
+        return bool(self._names)
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Collector.names`."""
+        self._flush()
+        return {
+            one.name: self._columns[one.path].names or self._own_names(one.path)
+            for one in self.planned
+        }
+
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """As `Collector.streams`."""
-        self._flush()
+        names = self.names()
         stamps_ns = None if self._stamps is None else np.array(self._stamps, np.int64)
         clock = choose(np.array(self.logged, np.int64), stamps_ns, choice)
         for one in self.planned:
-            column = self._columns[one.path]
-            values = column.values(len(clock.times_ns))
+            values = self._columns[one.path].values(len(clock.times_ns))
             if clock.order is not None and isinstance(values, np.ndarray):
                 values = values[clock.order]
-            names = column.names or self._own_names(one.path)
-            yield given(one, values, clock, self.channel.type, names, source=self.channel.topic)
+            about, topic = self.channel.type, self.channel.topic
+            yield given(one, values, clock, about, names.get(one.name, ()), source=topic)
 
     def _own_names(self, path: str) -> tuple[str, ...]:
         leaf = next(leaf for leaf, _ in self._leaves if leaf.path == path)

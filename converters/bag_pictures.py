@@ -1,7 +1,7 @@
 """Topics of pictures: where each message is, decoded when it is looked at."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +95,10 @@ class PictureTopic:
         if codec := video_codec(self._first):
             self._keys.append(is_key(codec, picture.data))
         self._places.add(file, message.place)
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Collector.names`: there are none."""
+        return {}
 
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """As `Collector.streams`."""

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,6 +63,10 @@ class Collector(Protocol):
 
     def feed(self, message: Message, file: int) -> None:
         """One message more. Raises ValueError if it is not what its definition says."""
+        ...
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the numbers by stream, as far as they are known so far."""
         ...
 
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
