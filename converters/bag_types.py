@@ -150,9 +150,19 @@ class Definitions:
             language = "ros2idl" if path.suffix == ".idl" else "ros2msg"
             return _parse(name, language, path.read_bytes()).get(name)
         if self._fields is None:
-            prefix = "ros1_" if self._distro == "noetic" else "ros2_"
-            self._fields = get_typestore(Stores(prefix + self._distro)).fielddefs
+            self._fields = _usual_types(self._distro)
         return self._fields.get(name)
+
+
+def _usual_types(distro: str) -> Mapping[str, Any]:
+    """The types that come with ROS, by name."""
+    name = ("ros1_" if distro == "noetic" else "ros2_") + distro
+    if name not in {store.value for store in Stores}:
+        raise DataError(
+            f"the rosbags that is installed does not know ROS {distro}",
+            hint="pip install --upgrade rosbags, or choose another ros_distro",
+        )
+    return get_typestore(Stores(name)).fielddefs
 
 
 class _Lookup:

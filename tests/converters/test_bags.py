@@ -7,8 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bag_files import ALL_KINDS, KINDS, START_NS, arm_messages, reference, stamp, write_bag
+from bag_files import (
+    ALL_KINDS,
+    KINDS,
+    START_NS,
+    arm_messages,
+    build,
+    reference,
+    stamp,
+    store_of,
+    write_bag,
+)
+from dp_hub_converters.bag_columns import Column
 from dp_hub_converters.mcap import Bags
+from mcap.writer import CompressionType, IndexType, Writer
 
 from dp_hub.errors import DataError
 
@@ -107,12 +119,12 @@ def test_stamps_that_make_no_sense_give_way_to_the_log_time(tmp_path, stamps, to
 
 
 def test_both_orders_of_bytes_are_read(tmp_path):
-    from bag_files import build, store_of
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2 import StoragePlugin
+    from rosbags.rosbag2 import Writer as Writer2
 
     store = store_of("mcap")
     name = "sensor_msgs/msg/JointState"
-    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+    with Writer2(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection("/j", name, typestore=store)
         for k in range(6):
             values = {"header": {"stamp": stamp(START_NS + k)}, "name": ["a", "b"]}
@@ -555,11 +567,11 @@ def test_a_file_that_was_not_closed_is_refused_or_read_to_its_end(tmp_path, kind
 
 
 def test_a_message_that_does_not_fit_its_definition_is_told_by_its_topic(tmp_path):
-    from bag_files import build, store_of
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2 import StoragePlugin
+    from rosbags.rosbag2 import Writer as Writer2
 
     store = store_of("mcap")
-    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+    with Writer2(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         bad = writer.add_connection("/bad", "sensor_msgs/msg/JointState", typestore=store)
         good = writer.add_connection("/good", "std_msgs/msg/Float64", typestore=store)
         for k in range(3):
@@ -571,3 +583,53 @@ def test_a_message_that_does_not_fit_its_definition_is_told_by_its_topic(tmp_pat
     assert streams["/good"].values[:, 0].tolist() == [0, 1, 2]
     with pytest.raises(DataError, match=r"/bad: message 1 is no sensor_msgs/msg/JointState"):
         streams["/bad.position"].values[:]
+
+
+# MCAP files as other writers make them
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"compression": CompressionType.LZ4},
+        {"compression": CompressionType.ZSTD, "chunk_size": 300},
+        {"compression": CompressionType.NONE, "enable_crcs": False},
+        {"use_chunking": False},
+        {"use_chunking": False, "use_statistics": False, "repeat_channels": False},
+        {"use_statistics": False, "repeat_schemas": False, "repeat_channels": False},
+        {"use_summary_offsets": False, "index_types": IndexType.NONE},
+    ],
+)
+@pytest.mark.parametrize("encoding", ["cdr", "ros1"])
+def test_mcap_files_of_other_writers_are_read(tmp_path, settings, encoding):
+    messages, expected, times = arm_messages()
+    store = store_of("mcap" if encoding == "cdr" else "bag")
+    serialize = store.serialize_cdr if encoding == "cdr" else store.serialize_ros1
+    path = tmp_path / "other.mcap"
+    with path.open("wb") as file:
+        writer = Writer(file, **settings)
+        writer.start()
+        channels = {}
+        for topic, name, logged_ns, values in messages:
+            if topic not in channels:
+                text, _ = store.generate_msgdef(name, ros_version=2 if encoding == "cdr" else 1)
+                language = "ros2msg" if encoding == "cdr" else "ros1msg"
+                schema = writer.register_schema(name, language, text.encode())
+                channels[topic] = writer.register_channel(topic, encoding, schema)
+            data = bytes(serialize(build(store, name, values), name))
+            writer.add_message(channels[topic], logged_ns, data, publish_time=logged_ns)
+        writer.finish()
+    assert set(expected) <= set(Bags().describe(path).dtypes)
+    assert_arm(read(path), expected, times)
+
+
+def test_long_streams_are_kept_in_a_file():
+    column = Column("/x", "float64")
+    rows = np.arange(2_000_000, dtype=np.float64).reshape(-1, 8)
+    for _ in range(12):
+        column.add(rows)
+    values = column.values(12 * len(rows))
+    assert isinstance(values, np.memmap)
+    np.testing.assert_array_equal(
+        values.reshape(12, *rows.shape), np.broadcast_to(rows, (12, *rows.shape))
+    )
