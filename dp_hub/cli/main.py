@@ -21,6 +21,7 @@ from dp_hub.cli import (
     export,
     finish,
     info,
+    inspect,
     log,
     pull,
     push,
@@ -52,6 +53,7 @@ app = typer.Typer(
     help="Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot.",
 )
 app.command("convert")(convert.convert)
+app.command("inspect")(inspect.inspect)
 app.command("convert checkpoint")(convert_policies.checkpoint)
 app.command("convert policy")(convert_policies.policy)
 app.command("check")(check.check)
