@@ -172,7 +172,7 @@ def _streams(
         path=path,
         format_name=format_name,
         has_rows=False,
-        n_episodes=source.n_episodes,
+        n_episodes=looked_at if looked_at < MOST_RECORDINGS else source.n_episodes,
         n_frames=source.n_frames,
         looked_at=looked_at,
         fps=None,

@@ -22,6 +22,7 @@ from dp_hub.replay.source import Source
 
 _ROUND_HZ = (1, 2, 3, 4, 5, 6, 8, 10, 12, 12.5, 15, 20, 24, 25, 30, 40, 50, 60, 90, 100, 120, 200,
              250, 500, 1000)  # fmt: skip
+_MOST_SILENT_S = 5.0  # a command that was given so long ago may still hold
 _NEAR = 0.03  # a rate this close to a round one is that
 _ACTIONS = re.compile(r"(^|[/._])(actions?)$", re.IGNORECASE)
 _STATES = re.compile(
@@ -71,10 +72,11 @@ def propose(
     """
     usable = [s for s in streams if s.recordings == looked_at and s.values]
     lines, rest = _rows_lines(usable, source) if has_rows else _stream_lines(usable)
+    used = [s for s in usable if s not in rest]
     rest += [s for s in streams if s not in usable]
     text = "\n".join([
         f"# Proposed by dp-hub inspect for {_one_line(title)}: a guess, to be read through.",
-        *_rate(usable, has_rows, fps, fps_from),
+        *(_rows_rate(fps, fps_from) if has_rows else _streams_rate(used)),
         *_task(source),
         *([f"options: {json.dumps(dict(options), ensure_ascii=False)}"] if options else []),
         *([] if has_rows else _episodes(streams)),
@@ -105,23 +107,23 @@ def _ntsc(rate_hz: float) -> float | None:
     return next((rate for rate in rates if abs(rate - rate_hz) < 1e-4 * rate), None)
 
 
-def _rate(
-    streams: Sequence[StreamFacts], has_rows: bool, fps: float | None, fps_from: str | None
-) -> list[str]:
-    if has_rows and fps is None:
+def _rows_rate(fps: float | None, fps_from: str | None) -> list[str]:
+    if fps is None:
         return ["# fps: 10  # the source does not say; rows are taken as they are"]
-    if has_rows:
-        assert fps is not None
-        rate = fps if fps_from == "the source" else _ntsc(fps) or round_rate(fps)
-        if fps_from != "the source":
-            return [f"fps: {rate:g}  # {fps_from} says {fps:.4g}", f"source_fps: {rate:g}"]
-        return [f"fps: {rate:g}  # as {fps_from} says"]
+    if fps_from == "the source":
+        return [f"fps: {fps:g}  # as the source says"]
+    rate = _ntsc(fps) or round_rate(fps)
+    return [f"fps: {rate:g}  # {fps_from} says {fps:.4g}", f"source_fps: {rate:g}"]
+
+
+def _streams_rate(streams: Sequence[StreamFacts]) -> list[str]:
+    """The slowest camera's, or below the slowest of the other streams that are used."""
     cameras = [s for s in streams if s.is_picture and s.rate_hz]
     if cameras:
         slowest = min(cameras, key=lambda s: s.rate_hz or 0)
         rate = round_rate(slowest.rate_hz or 1)
         return [f"fps: {rate:g}  # that of {slowest.name}, {slowest.rate_hz:.4g} Hz"]
-    states = [s for s in streams if s.is_numbers and s.kind == "state" and s.rate_hz]
+    states = [s for s in streams if s.kind == "state" and s.rate_hz]
     if not states:
         return ["fps: 10  # nothing says more"]
     slowest = min(states, key=lambda s: s.rate_hz or 0)
@@ -151,7 +153,7 @@ def _episodes(streams: Sequence[StreamFacts]) -> list[str]:
 
 def _stream_lines(streams: Sequence[StreamFacts]) -> tuple[list[_Line], list[StreamFacts]]:
     cameras = [s for s in streams if s.is_picture]
-    numbers = [s for s in streams if s.is_numbers and s.kind == "state"]
+    numbers = [s for s in streams if s.is_numbers and s.kind == "state" and s.rate_hz]
     commands = [s for s in streams if s.is_numbers and s.kind == "command" and s.values >= 10]
     states = _states(numbers)
     lines = [_joined("observation.state", states)] if states else []
@@ -204,9 +206,17 @@ def _states(numbers: Sequence[StreamFacts]) -> list[StreamFacts]:
 
 def _joined(feature: str, streams: Sequence[StreamFacts]) -> _Line:
     if len(streams) == 1:
-        return _Line(feature, _quoted(streams[0].name), _about(streams[0]))
-    parts = "".join(f"\n      - {_quoted(s.name)}  # {_about(s)}" for s in streams)
+        return _Line(feature, _term(streams[0]), _about(streams[0]))
+    parts = "".join(f"\n      - {_term(s)}  # {_about(s)}" for s in streams)
     return _Line(feature, f"{parts}", "")
+
+
+def _term(s: StreamFacts) -> str:
+    """The stream; a command that is silent now and then holds until the next one."""
+    if s.kind == "command" and s.gaps and s.longest_s and s.longest_s <= _MOST_SILENT_S:
+        longest = math.ceil(s.longest_s * 12) / 10
+        return f"{{stream: {json.dumps(s.name)}, max_gap_s: {longest:g}}}"
+    return _quoted(s.name)
 
 
 def _next() -> _Line:
@@ -230,7 +240,7 @@ def _feature_line(line: _Line) -> str:
     remark = f"  # {line.remark}" if line.remark else ""
     if line.text.startswith("\n"):
         return f"  {_key(line.feature)}:\n    from:{line.text}"
-    if line.text.startswith("{"):
+    if line.text.startswith("{next"):
         return f"  {_key(line.feature)}: {line.text}{remark}"
     return f"  {_key(line.feature)}:\n    from: {line.text}{remark}"
 
@@ -252,13 +262,15 @@ def _about(s: StreamFacts) -> str:
         words.append(f"{s.rate_hz:.4g} Hz")
     if s.kind in ("command", "event"):
         words.append(s.kind)
+    if s.kind == "command" and s.gaps:
+        words.append(f"silent for up to {s.longest_s:.3g} s")
     if s.names and len(s.names) <= 10:
         words.append(" ".join(s.names))
     grippers = [i for i, name in enumerate(s.names) if "grip" in name.lower()]
     if grippers:
         words.append(f"gripper: [{grippers[0]}]")
-    degrees = s.high is not None and s.low is not None and max(s.high, -s.low) > 2 * math.pi
-    if degrees and re.search(r"joint|qpos|position|angle", s.name, re.IGNORECASE):
+    joints = re.search(r"joint|qpos|position|angle", s.name, re.I) and not _NO_STATES.search(s.name)
+    if joints and s.high is not None and s.low is not None and max(s.high, -s.low) > 2 * math.pi:
         words.append(f"values from {s.low:.4g} to {s.high:.4g}: degrees? (degrees: to_rad)")
     return _one_line("; ".join(words))
 

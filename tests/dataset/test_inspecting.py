@@ -10,13 +10,14 @@ import yaml
 
 from dp_hub.dataset.formats import load_converter
 from dp_hub.dataset.inspecting import inspect, recognised_formats
-from dp_hub.dataset.proposing import round_rate
+from dp_hub.dataset.proposing import propose, round_rate
 from dp_hub.dataset.stream_facts import StreamMeter
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay, write_replay
 from dp_hub.replay.mapping import load_mapping
 from dp_hub.replay.mapping_apply import episodes_of, mapped_episode
 from dp_hub.replay.recording import Stream
+from dp_hub.replay.source import Source
 
 
 @pytest.fixture
@@ -110,6 +111,22 @@ def test_without_a_command_the_action_is_the_next_state(arms, tmp_path):
     mapping = proposed(found.mapping, tmp_path)
     assert mapping.features["action"].next == ["observation.state"]
     assert mapping.options == {"command": "no", "seconds": "2"}
+
+
+def test_a_command_that_is_silent_now_and_then_holds_until_the_next(arms, tmp_path):
+    facts = list(inspect(arms).streams)
+    regular, gaps = np.arange(100) * 0.1, np.zeros(100)
+    gaps[50:] = 1.5
+    meter = StreamMeter("/cmd", Stream(np.zeros((100, 2)), regular + gaps, kind="command"))
+    meter.add(meter.first, "one")
+    meter.add(meter.first, "two")
+    facts = [s for s in facts if s.kind not in ("command", "picture")] + [meter.facts()]
+    text = propose(facts, Source({s.name: s.dtype for s in facts}), has_rows=False, fps=None,
+                   fps_from=None, looked_at=2, options={}, title="made")  # fmt: skip
+    mapping = proposed(text, tmp_path)
+    assert mapping.features["action"].parts()[0].max_gap_s == 2.0
+    assert "silent for up to 1.6 s" in text
+    assert mapping.fps == 100  # no camera: that of the joints, not of what is left out
 
 
 def test_every_line_that_is_commented_out_works_too(arms, tmp_path):
