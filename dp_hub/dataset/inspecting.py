@@ -190,9 +190,12 @@ def _rows(path: Path, format_name: str, source: Source, first: Episode | None) -
     fps, fps_from = None, None
     if isinstance(stated, int | float) and not isinstance(stated, bool) and stated > 0:
         fps, fps_from = float(stated), "the source"
-    timed = {key: rate for key, values in first.data.items() if (rate := _measured(key, values))}
+    timed = {
+        key: dt for key, values in first.data.items() if (dt := _steps(key, values)) is not None
+    }
     if fps is None and timed:
-        fps_from, fps = next(iter(timed.items()))
+        fps_from = next(iter(timed))
+        fps = 1 / float(np.median(timed[fps_from]))
     frames = source.n_frames
     return Inspection(
         path=path,
@@ -205,7 +208,7 @@ def _rows(path: Path, format_name: str, source: Source, first: Episode | None) -
         fps_from=fps_from,
         duration_s=frames / fps if fps and frames is not None else None,
         streams=tuple(_row_facts(k, values, source, fps) for k, values in first.data.items()),
-        notes=source.notes,
+        notes=(*source.notes, *(_steps_told(key, between) for key, between in timed.items())),
     )
 
 
@@ -225,8 +228,8 @@ def _row_facts(key: str, values: Any, source: Source, fps: float | None) -> Stre
     )
 
 
-def _measured(key: str, values: Any) -> float | None:
-    """Rows per second, if these are times in seconds, told from their name and their growth."""
+def _steps(key: str, values: Any) -> np.ndarray | None:
+    """Seconds from row to row, if these are times, told from their name and their growth."""
     word = key.replace("/", ".").rsplit(".", 1)[-1].rsplit("_", 1)[-1].lower()
     if word not in _TIME_WORDS or np.dtype(values.dtype).kind != "f" or len(values) < 3:
         return None
@@ -234,5 +237,11 @@ def _measured(key: str, values: Any) -> float | None:
     between = np.diff(times[:, 0])
     if times.shape[1] != 1 or not (np.isfinite(between).all() and (between > 0).all()):
         return None
-    rate = 1 / float(np.median(between))
-    return rate if 0.1 <= rate <= 2000 else None
+    return between if 0.1 <= 1 / float(np.median(between)) <= 2000 else None
+
+
+def _steps_told(key: str, between: np.ndarray) -> str:
+    return (
+        f"by {key} the first episode has a row every {np.median(between) * 1000:.4g} ms, jitter "
+        f"{between.std() * 1000:.3g} ms, longest {between.max() * 1000:.4g} ms"
+    )

@@ -16,7 +16,7 @@ from dp_hub.replay.episode import Episode
 from dp_hub.replay.mapping import Feature, MappingConfig, TaskStream
 from dp_hub.replay.mapping_check import check_mapping
 from dp_hub.replay.moving import moved_in_time
-from dp_hub.replay.number_edits import edited, joined
+from dp_hub.replay.number_edits import as_type, edited, joined
 from dp_hub.replay.picture_edits import EditedPictures, PictureEdit
 from dp_hub.replay.recording import Recording, Stream
 from dp_hub.replay.splitting import Span, find_spans, plain_values
@@ -193,7 +193,7 @@ def _feature(
     pairs = zip(uses, taken, strict=True)
     values = joined([edited(np.asarray(v), use.term, use.where) for use, (v, _) in pairs])
     if feature.dtype:
-        values = values.astype(feature.dtype)
+        values = as_type(values, feature.dtype, f"features.{name}")
     return values, used
 
 
@@ -205,8 +205,6 @@ def _distinct(times: list[np.ndarray]) -> np.ndarray:
 
 
 def _pictures(values: Any, feature: Feature, where: str) -> Any:
-    if not feature.edits_pictures:
-        return values
     edit = PictureEdit(
         colour=feature.colour or "rgb",
         rotate=feature.rotate,
@@ -214,6 +212,8 @@ def _pictures(values: Any, feature: Feature, where: str) -> Any:
         crop=feature.crop,
         resize=feature.resize,
     )
+    if edit == PictureEdit(resize=edit.resize) and edit.resize in (None, values.shape[1:3]):
+        return values  # a video stays one, and may be copied as it is encoded
     return EditedPictures(values, edit, where)
 
 

@@ -203,6 +203,7 @@ def test_umis_layout_gets_a_joined_state_and_its_next_step_as_action(tmp_path):
     write_replay(tmp_path / "umi.zarr", [data], attrs={})
     found = inspect(tmp_path / "umi.zarr", format_name="zarr")
     assert found.fps == pytest.approx(59.94) and found.fps_from == "timestamp"
+    assert "by timestamp the first episode has a row every 16.68 ms, jitter" in found.notes[-1]
     mapping = proposed(found.mapping, tmp_path)
     assert (mapping.fps, mapping.source_fps) == (59.94, 59.94)
     assert len(mapping.features["observation.state"].parts()) == 3
