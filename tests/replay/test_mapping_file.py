@@ -1,5 +1,6 @@
 """The mapping file: what it may say, and what is told of what it may not."""
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -170,6 +171,15 @@ def test_two_hundred_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
             assert "\n" not in error.message
             refused += 1
     assert read + refused == 200 and refused > 100 and read > 5
+
+
+def test_mappings_shown_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    pages = (Path(__file__).resolve().parents[2] / "docs").glob("*.md")
+    blocks = [b for page in pages for b in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)]
+    mappings = [block for block in blocks if "\nfeatures:" in f"\n{block}"]
+    assert len(mappings) >= 1
+    for text in mappings:
+        assert mapping(tmp_path, text).streams()
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
