@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams_made import HOLD, T0, camera, numbered, on_grid, sorted_times
+from streams_made import HOLD, T0, camera, follows_of, numbered, on_grid, sorted_times
 
 from dp_hub.dataset.video import encode_clip
 from dp_hub.errors import DataError
@@ -224,6 +224,24 @@ def test_two_cameras_at_the_grids_rate_are_both_whole() -> None:
         followed = follow(stream, grid, follows[name])
         assert followed.repeated == followed.dropped == 0
         assert followed.grid.count >= 598
+
+
+def test_a_camera_that_jitters_widely_is_cut_where_the_fewest_frames_are() -> None:
+    rng = np.random.default_rng(2)
+    times = np.sort(T0 + np.arange(9000) / 30 + rng.normal(0, 0.004, 9000))
+    streams = {"/cam": camera(times), "/late": numbered(times[100] + np.arange(1, 28000) / 100)}
+    [grid], _ = find_grids(streams, follows_of(streams), 30)
+    followed = follow(streams["/cam"], grid, HOLD)
+    assert 0 <= followed.repeated < 100 and followed.dropped < 100  # at the worst start: 1,900
+    worst = follow(streams["/cam"], Grid(T0 + 200 / 30, 8000, Fraction(30)), HOLD)
+    assert worst.repeated > 1500
+
+
+def test_a_camera_at_nearly_the_grids_rate_starts_at_once() -> None:
+    stream = camera(T0 + np.arange(9000) / 29.8)
+    followed = on_grid(stream, default_follow(stream))
+    assert followed.grid.start_s == T0
+    assert followed.repeated == pytest.approx(9000 * (30 / 29.8 - 1), abs=2)
 
 
 def video(frames: int, rate: Fraction) -> VideoClip:

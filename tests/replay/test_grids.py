@@ -206,6 +206,8 @@ def test_what_nobody_said_is_sensible() -> None:
     assert (regular.method, regular.max_gap_s, regular.may_look_ahead) == ("hold", 0.5, False)
     rare = default_follow(numbered([0.0, 0.1, 3.0, 9.0, 9.1, 20.0], "command"))
     assert (rare.method, rare.max_gap_s) == ("hold", None)
+    doubled = default_follow(camera(np.repeat(np.arange(0, 50, 0.5), 3)))
+    assert doubled.max_gap_s == pytest.approx(2.5)
     event = default_follow(numbered(np.arange(0, 5, 0.02), "event"))
     assert (event.method, event.max_gap_s) == ("hold", None)
     whole = default_follow(Stream(np.arange(50), np.arange(50) / 10))

@@ -97,6 +97,8 @@ def test_reports_add_up_and_stay_small() -> None:
     assert cam.worst == oldest.streams["/cam"].worst
     assert len(cam.trace.steps) <= 512
     assert cam.trace.steps.sum() == cam.steps and cam.trace.repeated.sum() == cam.repeated
+    assert cam.trace.least_s.min() == pytest.approx(cam.offset_least_s, abs=1e-7)
+    assert (cam.trace.most_s - cam.trace.least_s).min() > 0.005  # of many steps each
     assert cam.trace.most_s.max() == pytest.approx(cam.offset_most_s, abs=1e-7)
     assert len(json.dumps(total.to_json())) < 100_000
 
