@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Literal
 
-from dp_hub.replay.buffer import MissingChunks, ReplayBuffer, is_replay, open_replay
+from dp_hub.replay.buffer import ReplayBuffer, is_replay, open_replay
 from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Source
 
@@ -23,7 +24,7 @@ class ReplayZarr:
     name = "zarr"
     summary = "Diffusion Policy's replay buffer, a .zarr folder or .zarr.zip (UMI's too)"
 
-    def __init__(self, *, missing_chunks: MissingChunks = "error") -> None:
+    def __init__(self, *, missing_chunks: Literal["error", "fill"] = "error") -> None:
         self._missing = missing_chunks
         self._opened: ReplayBuffer | None = None
 

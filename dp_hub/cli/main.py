@@ -52,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot.",
 )
-app.command("convert")(convert.convert)
+app.command("convert", cls=convert.WithFormats)(convert.convert)
 app.command("convert checkpoint")(convert_policies.checkpoint)
 app.command("convert policy")(convert_policies.policy)
 app.command("check")(check.check)

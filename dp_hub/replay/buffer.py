@@ -200,7 +200,7 @@ class ReplayBuffer:
             f"{self.path}: {name} has no chunk {key}{more} (rows {first}..{stop - 1}); "
             "zarr would read it as zeros",
             hint="copy the data again from where it came from; only if those rows truly are all "
-            f"{array.fill_value} (zarr 3 leaves such chunks out), say --missing-chunks fill",
+            f"{array.fill_value} (zarr 3 leaves such chunks out), say --option missing_chunks=fill",
         )
 
     def _checked_ends(self) -> np.ndarray:

@@ -30,6 +30,8 @@ class Source:
         recode: by key, why its videos cannot be taken over packet by packet.
         sources: if it is a dataset itself, its ``name``, ``revision``, ``fingerprint`` and
             ``license``.
+        fps_hint: why the rate must be given where ``attrs`` does not state it, in words that say
+            how: for formats whose rate is known to nobody but the user.
     """
 
     dtypes: Mapping[str, str]
@@ -41,6 +43,7 @@ class Source:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     recode: Mapping[str, str] = field(default_factory=dict)
     sources: tuple[Mapping[str, Any], ...] = ()
+    fps_hint: str | None = None
 
 
 class Converter(Protocol):
