@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,11 +31,18 @@ def inspect(
 ) -> None:
     """Show the streams of recordings: type, rate, jitter, gaps, clocks; propose a mapping file."""
     from dp_hub.dataset import inspecting as library
+    from dp_hub.dataset.format_options import option_texts
 
     if mapping is not None:
         _refuse(mapping)
-    found = library.inspect(source, format_name=format_name, options=_options(option or []))
+    found = library.inspect(source, format_name=format_name, options=option_texts(option or []))
     if mapping is not None:
+        if not found.mapping:
+            raise DataError(
+                f"{source} has nothing that features could be made of, so {mapping} is not written",
+                hint="features are of numbers and pictures that come more than once; see without "
+                "--mapping what there is",
+            )
         _write(mapping, found.mapping)
     if json:
         from json import dumps
@@ -43,16 +50,6 @@ def inspect(
         print(dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:
         print("\n".join([*_text(found), *_next(found, mapping)]))
-
-
-def _options(texts: Sequence[str]) -> dict[str, Any]:
-    options = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise DataError(f"--option {text!r} is not NAME=VALUE")
-        options[name.replace("-", "_")] = value
-    return options
 
 
 def _refuse(path: Path) -> None:
@@ -74,7 +71,8 @@ def _write(path: Path, text: str) -> None:
 
 def _text(found: "Inspection") -> list[str]:
     what = "episodes" if found.has_rows else "recordings"
-    counts = [f"{found.n_episodes:,} {what}" if found.n_episodes is not None else f"some {what}"]
+    n = found.n_episodes
+    counts = [f"some {what}" if n is None else f"{n:,} {what if n != 1 else what[:-1]}"]
     if found.n_frames is not None:
         counts.append(f"{found.n_frames:,} steps")
     if found.has_rows:
@@ -148,6 +146,8 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _next(found: "Inspection", mapping: Path | None) -> list[str]:
     convert = f"dp-hub convert {found.format_name} {found.path}"
+    if not found.mapping:
+        return []
     if mapping is None:
         return [
             f"next: dp-hub inspect {found.path} --mapping mapping.yaml   (then read through it)"

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dp_hub.dataset.formats import load_converter
+from dp_hub.dataset.conversion_source import has_recordings
+from dp_hub.dataset.format_list import GROUP, install_line
+from dp_hub.dataset.formats import format_names, load_converter, missing_library_told
 from dp_hub.dataset.proposing import propose
 from dp_hub.dataset.stream_facts import StreamFacts, StreamMeter, numbers_range
 from dp_hub.errors import DataError
@@ -22,7 +24,6 @@ from dp_hub.replay.episode import Episode
 from dp_hub.replay.recording import Recording
 from dp_hub.replay.source import Source
 
-_GROUP = "dp_hub.converters"
 MOST_RECORDINGS = 10
 _TIME_WORDS = ("timestamp", "timestamps", "time", "times", "stamp")
 
@@ -44,7 +45,7 @@ class Inspection:
         streams: what there is, in the source's order.
         notes: what the format has to say.
         missing: by format that was not asked as its library is not installed, what installs it.
-        mapping: a mapping file that suits it, YAML.
+        mapping: a mapping file that suits it, YAML; "" if no feature can be made of it.
     """
 
     path: Path
@@ -91,13 +92,14 @@ def inspect(
         found, missing = recognised_formats(path)
         format_name = _the_one(path, found, missing)
     converter: Any = load_converter(format_name, options)
-    source = converter.describe(path)
-    if hasattr(converter, "recordings"):
-        with closing(converter.recordings(path)) as recordings:
-            seen = _streams(path, format_name, source, recordings)
-    else:
-        with closing(converter.episodes(path)) as episodes:
-            seen = _rows(path, format_name, source, next(episodes, None))
+    with missing_library_told(format_name):
+        source = converter.describe(path)
+        if has_recordings(converter):
+            with closing(converter.recordings(path)) as recordings:
+                seen = _streams(path, format_name, source, recordings)
+        else:
+            with closing(converter.episodes(path)) as episodes:
+                seen = _rows(path, format_name, source, next(episodes, None))
     seen = replace(seen, missing=missing)
     text = propose(
         seen.streams,
@@ -120,7 +122,7 @@ def recognised_formats(path: Path) -> tuple[list[str], dict[str, str]]:
         it.
     """
     found, missing = [], {}
-    points = {point.name: point for point in entry_points(group=_GROUP)}
+    points = {point.name: point for point in entry_points(group=GROUP)}
     for name, point in sorted(points.items()):
         try:
             converter = point.load()()
@@ -132,9 +134,9 @@ def recognised_formats(path: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def _install_line(point: EntryPoint) -> str:
-    package = point.dist.name if point.dist else point.module.partition(".")[0]
-    extras = f"[{','.join(point.extras)}]" if point.extras else ""
-    return f'pip install "{package}{extras}"'
+    return (
+        f'pip install "{install_line(point) or (point.dist and point.dist.name) or point.module}"'
+    )
 
 
 def _the_one(path: Path, found: list[str], missing: Mapping[str, str]) -> str:
@@ -146,7 +148,7 @@ def _the_one(path: Path, found: list[str], missing: Mapping[str, str]) -> str:
             hint=f"say which it is: --format {found[0]}",
         )
     installs = "; ".join(f"{name} ({line})" for name, line in missing.items())
-    names = ", ".join(sorted({point.name for point in entry_points(group=_GROUP)} - set(missing)))
+    names = ", ".join(name for name in format_names() if name not in missing)
     more = f"; not asked, as their libraries are not installed: {installs}" if missing else ""
     raise DataError(
         f"no format recognises {path}", hint=f"asked were {names}{more}; or say --format NAME"

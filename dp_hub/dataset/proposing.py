@@ -4,17 +4,17 @@ Every guess is said to be one in a comment. What was left out stands there too, 
 up.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from dp_hub.config import build
 from dp_hub.dataset.features import plan_feature_name
+from dp_hub.dataset.proposed_words import in_quotes, key_word, listed, one_line, plain_name, quoted
 from dp_hub.dataset.stream_facts import StreamFacts
 from dp_hub.replay.mapping import MappingConfig
 from dp_hub.replay.mapping_check import check_mapping
@@ -23,6 +23,7 @@ from dp_hub.replay.source import Source
 _ROUND_HZ = (1, 2, 3, 4, 5, 6, 8, 10, 12, 12.5, 15, 20, 24, 25, 30, 40, 50, 60, 90, 100, 120, 200,
              250, 500, 1000)  # fmt: skip
 _MOST_SILENT_S = 5.0  # a command that was given so long ago may still hold
+_MOST_NAMES = 100
 _NEAR = 0.03  # a rate this close to a round one is that
 _ACTIONS = re.compile(r"(^|[/._])(actions?)$", re.IGNORECASE)
 _STATES = re.compile(
@@ -35,16 +36,16 @@ _NO_STATES = re.compile(
     re.IGNORECASE,
 )
 _SPLITS = re.compile(r"episode|record|stage|phase|active|running", re.IGNORECASE)
-_YAML_WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One feature of the file: its name, what it is made of, and a remark."""
+    """One feature of the file: its name, what it is made of, a remark, names of its numbers."""
 
     feature: str
     text: str
     remark: str = ""
+    names: tuple[str, ...] = ()
 
 
 def propose(
@@ -58,7 +59,7 @@ def propose(
     options: Mapping[str, Any],
     title: str,
 ) -> str:
-    """A mapping file as YAML with comments; `load_mapping` reads it.
+    """A mapping file as YAML with comments, which `load_mapping` reads; "" if there is nothing.
 
     Args:
         streams: what there is.
@@ -72,21 +73,22 @@ def propose(
     """
     usable = [s for s in streams if s.recordings == looked_at and s.values]
     lines, rest = _rows_lines(usable, source) if has_rows else _stream_lines(usable)
+    if not lines:
+        return ""
     used = [s for s in usable if s not in rest]
     rest += [s for s in streams if s not in usable]
     text = "\n".join([
-        f"# Proposed by dp-hub inspect for {_one_line(title)}: a guess, to be read through.",
+        f"# Proposed by dp-hub inspect for {one_line(title)}: a guess, to be read through.",
         *(_rows_rate(fps, fps_from) if has_rows else _streams_rate(used)),
         *_task(source),
-        *([f"options: {json.dumps(dict(options), ensure_ascii=False)}"] if options else []),
+        *([f"options: {in_quotes(dict(options))}"] if options else []),
         *([] if has_rows else _episodes(streams)),
         "features:",
         *(_feature_line(line) for line in lines),
         *_left_out(rest),
     ]) + "\n"  # fmt: skip
-    if lines:
-        mapping = build(MappingConfig, yaml.safe_load(text), where="the proposed mapping")
-        check_mapping(mapping, Source({s.name: s.dtype for s in streams}))
+    mapping = build(MappingConfig, yaml.safe_load(text), where="the proposed mapping")
+    check_mapping(mapping, Source({s.name: s.dtype for s in streams}))
     return text
 
 
@@ -113,7 +115,7 @@ def _rows_rate(fps: float | None, fps_from: str | None) -> list[str]:
     if fps_from == "the source":
         return [f"fps: {fps:g}  # as the source says"]
     rate = _ntsc(fps) or round_rate(fps)
-    return [f"fps: {rate:g}  # {fps_from} says {fps:.4g}", f"source_fps: {rate:g}"]
+    return [f"fps: {rate:g}  # {one_line(fps_from or '')} says {fps:.4g}", f"source_fps: {rate:g}"]
 
 
 def _streams_rate(streams: Sequence[StreamFacts]) -> list[str]:
@@ -122,21 +124,21 @@ def _streams_rate(streams: Sequence[StreamFacts]) -> list[str]:
     if cameras:
         slowest = min(cameras, key=lambda s: s.rate_hz or 0)
         rate = round_rate(slowest.rate_hz or 1)
-        return [f"fps: {rate:g}  # that of {slowest.name}, {slowest.rate_hz:.4g} Hz"]
+        return [f"fps: {rate:g}  # that of {one_line(slowest.name)}, {slowest.rate_hz:.4g} Hz"]
     states = [s for s in streams if s.kind == "state" and s.rate_hz]
     if not states:
         return ["fps: 10  # nothing says more"]
     slowest = min(states, key=lambda s: s.rate_hz or 0)
     rate = round_rate(slowest.rate_hz or 1, below=True)
-    return [f"fps: {rate:g}  # {slowest.name} has {slowest.rate_hz:.4g} Hz"]
+    return [f"fps: {rate:g}  # {one_line(slowest.name)} has {slowest.rate_hz:.4g} Hz"]
 
 
 def _task(source: Source) -> list[str]:
     task = source.attrs.get("task")
     robot = source.attrs.get("robot_type")
     return [
-        "# task: Pick up the cube." if not isinstance(task, str) else f"task: {_quoted(task)}",
-        "# robot_type: so101" if not isinstance(robot, str) else f"robot_type: {_quoted(robot)}",
+        "# task: Pick up the cube." if not isinstance(task, str) else f"task: {quoted(task)}",
+        "# robot_type: so101" if not isinstance(robot, str) else f"robot_type: {quoted(robot)}",
     ]
 
 
@@ -145,7 +147,7 @@ def _episodes(streams: Sequence[StreamFacts]) -> list[str]:
     for s in streams:
         if s.kind == "event" and _SPLITS.search(s.name) and s.shape in ((), (1,)):
             how = "flag" if s.dtype == "bool" else "change"
-            lines.append(f"# episodes: {{split: {how}, stream: {_quoted(s.name)}, min_s: 1.0}}")
+            lines.append(f"# episodes: {{split: {how}, stream: {quoted(s.name)}, min_s: 1.0}}")
     if any(s.kind != "event" and (s.longest_s or 0) > 5 for s in streams):
         lines.append("# episodes: {split: gap, gap_s: 5.0, min_s: 1.0}  # there are such gaps")
     return lines
@@ -164,7 +166,7 @@ def _stream_lines(streams: Sequence[StreamFacts]) -> tuple[list[_Line], list[Str
     for s in cameras:
         remark = _about(s)
         lines.append(
-            _Line(plan_feature_name(_plain(s.name), picture=True), _quoted(s.name), remark)
+            _Line(plan_feature_name(plain_name(s.name), picture=True), quoted(s.name), remark)
         )
     used = {s.name for s in (*states, *commands, *cameras)}
     return _distinct(lines), [s for s in streams if s.name not in used]
@@ -188,7 +190,7 @@ def _rows_lines(
         lines = [_joined("observation.state", joined)] if joined else []
     inside = {s.name for s in joined}
     lines += [
-        _Line(feature, _quoted(key), _about(by_name[key]))
+        _Line(feature, quoted(key), _about(by_name[key]))
         for key, feature in names.items()
         if key not in inside
     ]
@@ -206,17 +208,32 @@ def _states(numbers: Sequence[StreamFacts]) -> list[StreamFacts]:
 
 def _joined(feature: str, streams: Sequence[StreamFacts]) -> _Line:
     if len(streams) == 1:
-        return _Line(feature, _term(streams[0]), _about(streams[0]))
+        return _Line(feature, _term(streams[0]), _about(streams[0]), _names(streams))
     parts = "".join(f"\n      - {_term(s)}  # {_about(s)}" for s in streams)
-    return _Line(feature, f"{parts}", "")
+    return _Line(feature, parts, names=_names(streams))
+
+
+def _names(streams: Sequence[StreamFacts]) -> tuple[str, ...]:
+    """Names of all numbers, if each has one; with the stream's where they would be the same."""
+    found: list[tuple[str, str]] = []
+    for s in streams:
+        size = math.prod(s.shape)
+        if len(s.names) != size and size != 1:
+            return ()
+        own = s.names if len(s.names) == size else ("",)
+        found += [(plain_name(s.name), name) for name in own]
+    short = [name or stream for stream, name in found]
+    if len(set(short)) < len(short):
+        short = [f"{stream}.{name}" if name else stream for stream, name in found]
+    return tuple(short) if len(set(short)) == len(short) <= _MOST_NAMES else ()
 
 
 def _term(s: StreamFacts) -> str:
     """The stream; a command that is silent now and then holds until the next one."""
     if s.kind == "command" and s.gaps and s.longest_s and s.longest_s <= _MOST_SILENT_S:
         longest = math.ceil(s.longest_s * 12) / 10
-        return f"{{stream: {json.dumps(s.name)}, max_gap_s: {longest:g}}}"
-    return _quoted(s.name)
+        return f"{{stream: {in_quotes(s.name)}, max_gap_s: {longest:g}}}"
+    return quoted(s.name)
 
 
 def _next() -> _Line:
@@ -232,17 +249,18 @@ def _distinct(lines: Sequence[_Line]) -> list[_Line]:
     for line in lines:
         seen[line.feature] = seen.get(line.feature, 0) + 1
         again = f"_{seen[line.feature]}" if seen[line.feature] > 1 else ""
-        out.append(_Line(line.feature + again, line.text, line.remark))
+        out.append(replace(line, feature=line.feature + again))
     return out
 
 
 def _feature_line(line: _Line) -> str:
     remark = f"  # {line.remark}" if line.remark else ""
+    names = f"\n    names: [{', '.join(map(listed, line.names))}]" if line.names else ""
     if line.text.startswith("\n"):
-        return f"  {_key(line.feature)}:\n    from:{line.text}"
+        return f"  {key_word(line.feature)}:\n    from:{line.text}{names}"
     if line.text.startswith("{next"):
-        return f"  {_key(line.feature)}: {line.text}{remark}"
-    return f"  {_key(line.feature)}:\n    from: {line.text}{remark}"
+        return f"  {key_word(line.feature)}: {line.text}{remark}"
+    return f"  {key_word(line.feature)}:\n    from: {line.text}{remark}{names}"
 
 
 def _left_out(streams: Sequence[StreamFacts]) -> list[str]:
@@ -250,8 +268,8 @@ def _left_out(streams: Sequence[StreamFacts]) -> list[str]:
         return []
     lines = ["# What is not used:"]
     for s in streams:
-        name = _key(_plain(s.name).lstrip("."))
-        lines.append(f"#   {name}: {{from: {_quoted(s.name)}}}  # {_about(s)}")
+        name = key_word(plain_name(s.name).lstrip("."))
+        lines.append(f"#   {name}: {{from: {quoted(s.name)}}}  # {_about(s)}")
     return lines
 
 
@@ -272,25 +290,4 @@ def _about(s: StreamFacts) -> str:
     joints = re.search(r"joint|qpos|position|angle", s.name, re.I) and not _NO_STATES.search(s.name)
     if joints and s.high is not None and s.low is not None and max(s.high, -s.low) > 2 * math.pi:
         words.append(f"values from {s.low:.4g} to {s.high:.4g}: degrees? (degrees: to_rad)")
-    return _one_line("; ".join(words))
-
-
-def _plain(name: str) -> str:
-    """A stream's name as a feature's: ``/camera/color/image_raw`` as ``camera.color``."""
-    words = [w for w in re.split(r"[/]+", name) if w]
-    kept = [w for w in words if w not in ("image_raw", "image", "compressed", "image_rect_color")]
-    return ".".join(kept or words) or "stream"
-
-
-def _key(name: str) -> str:
-    simple = re.fullmatch(r"[A-Za-z_][\w.\-]*", name) and name.lower() not in _YAML_WORDS
-    return name if simple else _quoted(name)
-
-
-def _quoted(text: str) -> str:
-    simple = re.fullmatch(r"[A-Za-z_/][\w./\-]*", text) and text.lower() not in _YAML_WORDS
-    return text if simple else json.dumps(text)
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return one_line("; ".join(words))

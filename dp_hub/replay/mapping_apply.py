@@ -6,6 +6,7 @@ rate is asked for.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -178,6 +179,12 @@ def _features(mapping: MappingConfig, uses: Uses, take: Callable[[Use], Taken]) 
         if each:
             data[name], times[name] = _feature(name, mapping.features[name], each, take)
     data, times = moved_in_time(mapping, data, times)
+    for name, feature in mapping.features.items():
+        size = math.prod(data[name].shape[1:])
+        if feature.names and len(feature.names) != size:
+            raise DataError(
+                f"`features.{name}.names` has {len(feature.names)} names for {size} numbers"
+            )
     if mapping.keep_times:
         data |= {f"times.{name}": used for name, used in times.items()}
     return data

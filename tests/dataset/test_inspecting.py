@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
+from dp_hub.dataset.convert import convert
 from dp_hub.dataset.formats import load_converter
 from dp_hub.dataset.inspecting import inspect, recognised_formats
 from dp_hub.dataset.proposing import propose, round_rate
-from dp_hub.dataset.stream_facts import StreamMeter
+from dp_hub.dataset.reader import open_dataset
+from dp_hub.dataset.stream_facts import StreamFacts, StreamMeter
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay, write_replay
 from dp_hub.replay.mapping import load_mapping
@@ -213,6 +215,43 @@ def test_umis_layout_gets_a_joined_state_and_its_next_step_as_action(tmp_path):
     joined = np.concatenate([data[key] for key in list(data)[:3]], axis=1)
     np.testing.assert_array_equal(made.data["observation.state"], joined)
     np.testing.assert_array_equal(made.data["action"][:-1], joined[1:])
+
+
+def test_a_proposed_mapping_of_streams_becomes_a_dataset(arms, tmp_path):
+    proposed(inspect(arms).mapping, tmp_path)
+    done = convert("arms", arms, tmp_path / "ds", mapping=tmp_path / "proposed.yaml", images="webp")
+    assert (done.written.n_episodes, done.written.fps) == (2, 15)
+    dataset = open_dataset(tmp_path / "ds")
+    assert set(dataset.features) >= {"observation.state", "action", "observation.images.cam",
+                                     "observation.images.wrist"}  # fmt: skip
+    assert dataset.features["observation.state"].names == ["shoulder", "elbow", "gripper"]
+    state = dataset.column("observation.state")
+    np.testing.assert_allclose(np.diff(state[:20], axis=0), 0.1 / 15, atol=1e-9)
+    assert done.alignment.episodes == 2
+
+
+def test_streams_may_have_any_name(tmp_path):
+    names = ["on", "no", "1", "a: b", "# x", "it's", 'say "x"', "{}", "\U0001f600/cam", "\u2028",
+             "\x85\x00", "größe", "-", "a b", "~", "null", "y", "*x", "!t", "%", "@"]  # fmt: skip
+    for name in names:
+        facts = [
+            StreamFacts(name, "state", "float64", (2,), (name, name + "2"), values=9, rate_hz=5),
+            StreamFacts(f"{name}/cmd", "command", "float64", (2,), values=99, rate_hz=5, gaps=1,
+                        longest_s=1.0),
+            StreamFacts(f"/{name}", "event", "object", (), about=name, values=9),
+        ]  # fmt: skip
+        text = propose(facts, Source({s.name: s.dtype for s in facts}), has_rows=False, fps=None,
+                       fps_from=None, looked_at=1, options={"a": name}, title=name)  # fmt: skip
+        mapping = proposed(text, tmp_path)
+        assert mapping.streams() == {name, f"{name}/cmd"}
+        assert mapping.features["observation.state"].names == [name, name + "2"]
+        assert mapping.options == {"a": name}
+
+
+def test_nothing_to_map_is_told_and_no_file_is_written():
+    facts = [StreamFacts("/said", "event", "object", (), values=5)]
+    assert propose(facts, Source({}), has_rows=False, fps=None, fps_from=None, looked_at=1,
+                   options={}, title="made") == ""  # fmt: skip
 
 
 def test_nothing_and_nothing_known_are_one_sentence(arms, tmp_path):

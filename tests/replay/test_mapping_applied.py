@@ -376,6 +376,8 @@ WRONG = {
         "[3:7]"),
     "{fps: 5, features: {a: {from: /target, scale: [1, 2]}}}": (
         "/target of bag_0: scale has 2 entries for 7 numbers", ""),
+    "{fps: 5, features: {a: {from: '/target[0:2]', names: [x, y, z]}}}": (
+        "`features.a.names` has 3 names for 2 numbers", ""),
     "{fps: 5, features: {a: {from: /target, dtype: uint8}}}": (
         "`features.a.dtype` is uint8, which would change values such as", "float32"),
     "{fps: 5, features: {a: {from: /cam, shift: 1}}}": ("pictures, for which there is no shi", ""),
