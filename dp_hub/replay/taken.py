@@ -93,14 +93,16 @@ class _Forward:
             return self._last
         if self._frames is None or not self._next <= number < self._next + _SEEK:
             self._seek(number)
-        assert self._frames is not None
+        frames, self._frames = self._frames, None  # after an error it begins anew
+        assert frames is not None
         while self._next <= number:
-            self._last = next(self._frames)
+            self._last = next(frames)
             self._next += 1
+        if self._next == len(self._clip):
+            frames.close()  # and with it the file
+        else:
+            self._frames = frames
         assert self._last is not None
-        if self._next == len(self._clip):  # nothing left: the file is closed
-            self._frames.close()
-            self._frames = None
         return self._last
 
     def _seek(self, number: int) -> None:
