@@ -103,6 +103,8 @@ def given(
     Frames of a video may be fewer: those before its first key frame are not there.
     """
     skip = len(clock.times_ns) - len(values)
+    if isinstance(values, Unusable):
+        about += f": cannot be used, {values.error.message}"
     stream = Stream(
         values=values,
         times_s=clock.times_ns[skip:] / 1e9,
