@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from dp_hub_converters.bag_clock import ClockChoice, choose
 from dp_hub_converters.bag_columns import Column
+from dp_hub_converters.bag_fields import Group
 from dp_hub_converters.bag_layout import Layout, walk
 from dp_hub_converters.bag_storage import Channel, Message, unpack
 from dp_hub_converters.bag_streams import Given, Planned, Wanted, given, stream_name
-from dp_hub_converters.bag_types import Group
 
 _TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf2_msgs/TFMessage", "tf/msg/tfMessage", "tf/tfMessage")
 _VECTORS = {"translation": (3, ("x", "y", "z")), "rotation": (4, ("x", "y", "z", "w"))}

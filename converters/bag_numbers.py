@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from dp_hub_converters.bag_clock import ClockChoice, choose
 from dp_hub_converters.bag_columns import Column
+from dp_hub_converters.bag_fields import Group, Leaf, Moment, Numbers, Text, shown_leaves
 from dp_hub_converters.bag_layout import Layout, walk
 from dp_hub_converters.bag_storage import Channel, Message, unpack
 from dp_hub_converters.bag_streams import Given, Planned, Wanted, given, kind_of, stream_name
-from dp_hub_converters.bag_types import Group, Leaf, Moment, Numbers, Text, shown_leaves
 
 _BATCH_BYTES, _BATCH = 1 << 20, 4096
 

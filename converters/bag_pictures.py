@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from dp_hub_converters.bag_clock import ClockChoice, choose
 from dp_hub_converters.bag_columns import Unusable
+from dp_hub_converters.bag_fields import Group
 from dp_hub_converters.bag_layout import Layout, MisfitError, walk
 from dp_hub_converters.bag_pixels import Picture, decode, is_depth, told, video_codec
 from dp_hub_converters.bag_storage import Channel, Message, Place, Storage, unpack
 from dp_hub_converters.bag_streams import Given, Planned, given, stream_name
-from dp_hub_converters.bag_types import Group
 from dp_hub_converters.bag_video import is_key, video_of
 
 from dp_hub.errors import DataError
