@@ -230,13 +230,13 @@ def _joined(group: Group, path: str) -> Numbers | None:
     """Numbers that are fields side by side (x, y, z), as one vector; None if they are not."""
     parts = group.parts
     alike = len(parts) > 1 and all(
-        isinstance(p, Numbers) and p.scalar and p.dtype[0] == "f" and p.dtype == parts[0].dtype  # type: ignore[union-attr]
+        isinstance(p, Numbers) and p.scalar and p.dtype[0] == "f" and p.dtype == parts[0].dtype
         for p in parts
     )
     if not alike:
         return None
     names = tuple(p.path.rsplit(".", 1)[-1] for p in parts if isinstance(p, Numbers))
-    return Numbers(path, parts[0].dtype, len(parts), names)  # type: ignore[union-attr]
+    return Numbers(path, parts[0].dtype, len(parts), names)
 
 
 _VECTORS = {f"geometry_msgs/msg/{name}" for name in ("Vector3", "Point", "Point32", "Quaternion")}
