@@ -18,6 +18,7 @@ from dp_hub.replay.clip import VideoClip
 from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Source
 
+_MOST_OF_INFO = 1_000_000  # bytes of meta/info.json, which is far smaller
 _TEXTS = ("string", "language", "large_string")
 
 
@@ -35,6 +36,14 @@ class LeRobotSource:
     def __init__(self, *, missing_episodes: Literal["error", "skip"] = "error") -> None:
         self._skip = missing_episodes == "skip"
         self._found: Found | None = None
+
+    def recognises(self, path: Path) -> bool:
+        """Whether meta/info.json is that of a LeRobot dataset."""
+        try:
+            with (path / "meta" / "info.json").open("rb") as file:
+                return b'"codebase_version"' in file.read(_MOST_OF_INFO)
+        except (OSError, ValueError):
+            return False
 
     def describe(self, path: Path) -> Source:
         """What the dataset holds. Raises DataError where it does not hold together."""

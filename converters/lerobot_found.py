@@ -147,7 +147,9 @@ def _tell_missing(
     if not skip:
         more = f"; so are the rows of {len(missing) - 1} more episodes" if missing[1:] else ""
         there = len(meta.episodes) - len(missing)
-        others = f", or convert the {there} others with --missing-episodes skip" if there else ""
+        others = (
+            f", or convert the {there} others with --option missing_episodes=skip" if there else ""
+        )
         raise DataError(
             f"{what}{more}", hint=f"copy or pull the dataset again, it is not complete{others}"
         )
@@ -253,7 +255,7 @@ def _with_hint(
     hint = f"copy or pull the videos again, or leave them out with --drop {key}"
     if some:
         hint += f", or convert the {len(found.rows) - len(problems)} other episodes with "
-        hint += "--missing-episodes skip"
+        hint += "--option missing_episodes=skip"
     more = f"; so it is with {len(problems) - 1} more episodes" if len(problems) > 1 else ""
     return {
         number: DataError(error.message + more, hint=hint) for number, error in problems.items()

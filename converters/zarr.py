@@ -2,10 +2,16 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Literal
 
-from dp_hub.replay.buffer import MissingChunks, ReplayBuffer, open_replay
+from dp_hub.replay.buffer import ReplayBuffer, is_replay, open_replay
 from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Source
+
+_NO_ACTION = (
+    "no action is stored; where it is the next pose, as in UMI's buffers, say so in a mapping: "
+    "`action: {next: observation.state}`, and give the camera's rate with --fps"
+)
 
 
 class ReplayZarr:
@@ -16,11 +22,15 @@ class ReplayZarr:
     """
 
     name = "zarr"
-    summary = "Diffusion Policy's replay buffer, a .zarr folder or .zarr.zip"
+    summary = "Diffusion Policy's replay buffer, a .zarr folder or .zarr.zip (UMI's too)"
 
-    def __init__(self, *, missing_chunks: MissingChunks = "error") -> None:
+    def __init__(self, *, missing_chunks: Literal["error", "fill"] = "error") -> None:
         self._missing = missing_chunks
         self._opened: ReplayBuffer | None = None
+
+    def recognises(self, path: Path) -> bool:
+        """Whether there are data/ and meta/episode_ends, at the root or one folder down."""
+        return is_replay(path) and not (path / "videos").is_dir()
 
     def describe(self, path: Path) -> Source:
         """What the replay buffer holds. Raises DataError where it does not hold together."""
@@ -29,6 +39,8 @@ class ReplayZarr:
             f"{key}: {n} chunks are not stored, read as fill" for key, n in buffer.filled.items()
         ]
         notes += [f"meta/{key} is not per episode: left out" for key in buffer.unplaced_metadata()]
+        if not any(key.rpartition("/")[2].startswith("action") for key in buffer):
+            notes.append(_NO_ACTION)
         return Source(
             dtypes={key: buffer.dtype(key).name for key in buffer},
             n_episodes=buffer.n_episodes,

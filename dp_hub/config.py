@@ -38,18 +38,42 @@ def build(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError if it is missing or not a mapping."""
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: it is missing, not valid, not a mapping, or a key stands in it twice.
+    """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _OnceEach)
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path} is not valid YAML: {error.problem}{place}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"{path} is not valid YAML: {first}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}, not a mapping of settings")
     return values
+
+
+class _OnceEach(yaml.SafeLoader):
+    """Refuses what YAML forbids and the library lets pass: of equal keys the last would win."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key.value, str):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"`{key.value}` stands there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -133,7 +157,9 @@ def _copy(value: Any) -> Any:
 def _explain(
     error: ValidationError, kind: type[BaseModel], values: Mapping[str, Any], where: str
 ) -> ConfigError:
-    first = error.errors()[0]
+    first, *others = error.errors()
+    if first["type"] == "missing":  # perhaps it is there, with a slip in its name
+        first = next((one for one in others if one["type"] == "extra_forbidden"), first)
     key = _path(first["loc"], values)
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind)
@@ -147,7 +173,7 @@ def _explain(
         tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"]
         return ConfigError(f"`{key}.kind` in {where} is {tag!r}: Input should be one of {known}")
     if first["input"] is None or isinstance(first["input"], dict):  # would bury the reason
-        return ConfigError(f"`{key}` in {where}: {reason}")
+        return ConfigError(f"`{key}` in {where}: {reason}" if key else f"{where}: {reason}")
     return ConfigError(f"`{key}` in {where} is {first['input']!r}: {reason}")
 
 
@@ -159,21 +185,25 @@ def _hint(name: str, known: set[str]) -> str:
 
 
 def _path(loc: Sequence[str | int], values: Any) -> str:
-    """The key as the user wrote it: pydantic adds the chosen kind of a union on the way."""
-    words = []
-    for part in loc[:-1]:
-        if isinstance(values, Mapping):
-            if part not in values:
-                continue
-            values = values[part]
-        words.append(str(part))
-    return ".".join([*words, str(loc[-1])])
+    """The key as the user wrote it: pydantic adds the chosen kind of a union on the way.
+
+    Where one entry stood in the place of a list, or a text in that of a section, the place is its.
+    """
+    text = ""
+    for number, part in enumerate(loc, 1):
+        if isinstance(values, list) and isinstance(part, int):
+            text += f"[{part}]"
+            values = values[part] if part < len(values) else None
+        elif isinstance(values, Mapping) and (part in values or number == len(loc)):
+            text += f".{part}"
+            values = values.get(part)
+    return text.removeprefix(".")
 
 
 def _known_keys(kind: type[BaseModel]) -> set[str]:
     known: set[str] = set()
     for name, field in kind.model_fields.items():
-        known.add(name)
+        known.add(field.alias or name)
         for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 known |= _known_keys(part)

@@ -11,6 +11,8 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _FICLONE = 0x40049409  # linux/fs.h
@@ -144,6 +146,28 @@ def _exchange(a: Path, b: Path) -> bool:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(a), None, str(b))
     return done
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``target`` to fill; at the end it takes the target's place.
+
+    An older ``target`` stays as it was until the new one is complete and on the disk. If the body
+    raises, nothing is left behind.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        draft.chmod(0o755)
+        yield draft
+        sync_tree(draft)
+        if target.exists():
+            replace_folder(draft, target)
+        else:
+            draft.rename(target)
+            sync_folder(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def discard(path: Path) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from dp_hub.errors import DpHubError
 
 if TYPE_CHECKING:
     from dp_hub.dataset.convert import Conversion
+
+
+_MOST_LISTED = 20
 
 
 class Images(StrEnum):
@@ -31,16 +35,26 @@ class Codec(StrEnum):
     av1 = "av1"
 
 
-def _formats() -> str:
-    # Only names from the installed packages' metadata (10 ms); no converter is imported.
-    from importlib.metadata import entry_points
+class WithFormats(TyperCommand):
+    """Lists the installed formats at the end of its help; looked up only then."""
 
-    return ", ".join(sorted({point.name for point in entry_points(group="dp_hub.converters")}))
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Names, summaries, options and what to install; no converter is imported."""
+        from dp_hub.dataset.format_list import installed_formats
+
+        rows = []
+        for one in installed_formats():
+            parts = [one.summary] if one.summary else []
+            parts += [f"options: {', '.join(one.options)}"] if one.options else []
+            parts += [f'needs: pip install "{one.install}"'] if one.install else []
+            rows.append((one.name, "; ".join(parts) or "-"))
+        with formatter.section("Formats"):
+            formatter.write_dl(rows)
 
 
 def convert(
     format_name: Annotated[
-        str, typer.Argument(metavar="FORMAT", help=f"Source format; installed: {_formats()}.")
+        str, typer.Argument(metavar="FORMAT", help="Source format; those installed are below.")
     ],
     source: Annotated[
         Path,
@@ -50,6 +64,12 @@ def convert(
     ],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The dataset folder to make.")],
     mapping: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="M.yaml", help="What becomes of which streams; dp-hub inspect proposes one."
+        ),
+    ] = None,
+    names: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="KEY=FEATURE", help="Feature name for a source key."),
     ] = None,
@@ -76,43 +96,41 @@ def convert(
             help="Codec of videos. Default: as they are if they can be copied, else h264."
         ),
     ] = None,
-    missing_chunks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="error|fill", help="zarr: what chunks that are not stored mean. Default: error."
-        ),
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="One of the format's own options, see below."),
     ] = None,
-    missing_episodes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="error|skip",
-            help="lerobot: what if episodes' files are missing. Default: error.",
-        ),
-    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that read and prepare; the result is the same.")
+    ] = 1,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave out, and list, episodes that cannot be converted."),
+    ] = False,
 ) -> None:
     """Convert recordings to a dataset folder (LeRobot v3.0), ready to train from and to push."""
     from dp_hub.dataset import convert as library
+    from dp_hub.dataset.format_options import option_texts
 
-    if missing_chunks not in (None, "error", "fill"):
-        raise DpHubError(f"--missing-chunks is {missing_chunks!r}", hint="it is `error` or `fill`")
-    if missing_episodes not in (None, "error", "skip"):
+    if mapping is not None and names:
         raise DpHubError(
-            f"--missing-episodes is {missing_episodes!r}", hint="it is `error` or `skip`"
+            "both --mapping and --map", hint="the mapping names the features; leave --map out"
         )
-    chosen = {"missing_chunks": missing_chunks, "missing_episodes": missing_episodes}
     with progress_bar("converting") as advance:
         done = library.convert(
             format_name,
             source,
             to,
-            mapping=mapping_of(mapping or []),
+            mapping=mapping or mapping_of(names or []),
             drop=drop or [],
             fps=fps,
             task=task,
             robot_type=robot,
             images=images.value,
             codec=codec.value if codec else None,
-            options={key: value for key, value in chosen.items() if value},
+            options=option_texts(option or []),
+            workers=workers,
+            skip_bad=skip_bad,
             on_progress=lambda p: advance(p.frames, p.total_frames),
         )
     print(summary(done))
@@ -168,6 +186,8 @@ def summary(done: "Conversion") -> str:
         f"fingerprint  {written.fingerprint}",
     ]
     lines += [f"note: {note}" for note in _notes(done)]
+    lines += _alignment(done)
+    lines += _left_out(done)
     return "\n".join([*lines, "", f"next: dp-hub push {written.path} USER/NAME"])
 
 
@@ -191,6 +211,24 @@ def _notes(done: "Conversion") -> list[str]:
             "no feature is called `observation...`; policies need one (--map KEY=observation.state)"
         )
     return notes
+
+
+def _alignment(done: "Conversion") -> list[str]:
+    if done.alignment is None:
+        return []
+    from dp_hub.dataset.alignment_report import report_table
+
+    return ["", *report_table(done.alignment)]
+
+
+def _left_out(done: "Conversion") -> list[str]:
+    if not done.bad:
+        return []
+    noun = "episode was" if len(done.bad) == 1 else "episodes were"
+    lines = ["", f"{len(done.bad):,} bad {noun} left out (also listed in meta/dp_hub.json):"]
+    lines += [f"  {one.number} ({one.source}): {one.reason}" for one in done.bad[:_MOST_LISTED]]
+    rest = len(done.bad) - _MOST_LISTED
+    return [*lines, f"  ... and {rest:,} more"] if rest > 0 else lines
 
 
 def _kind(column: Any) -> str:

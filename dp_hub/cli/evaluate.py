@@ -139,6 +139,8 @@ def _print_table(evaluation: "Evaluation", *, each: bool) -> None:
         "success rate", f"{success.value:.1%}", f"{success.low:.1%} to {success.high:.1%}"
     )
     table.add_row("mean steps", f"{steps / n:.1f}", "")
+    for name, first in evaluation.config.get("only_first", {}).items():
+        table.add_row(name, f"first {first} numbers", "")
     table.add_row("wall time", f"{evaluation.wall_s:.1f} s", "")
     console.print(table)
     if each:

@@ -21,6 +21,7 @@ from dp_hub.cli import (
     export,
     finish,
     info,
+    inspect,
     log,
     pull,
     push,
@@ -51,12 +52,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Robot demonstrations to a working policy on the Hugging Face Hub and back to a robot.",
 )
-app.command("convert")(convert.convert)
+app.command("convert", cls=convert.WithFormats)(convert.convert)
 app.command("convert checkpoint")(convert_policies.checkpoint)
 app.command("convert policy")(convert_policies.policy)
 app.command("check")(check.check)
 app.command("export")(export.export)
 app.command("info")(info.info)
+app.command("inspect")(inspect.inspect)
 app.command("diff")(diff.diff)
 app.add_typer(record.app, name="record")
 app.command("edit")(edit.edit)

@@ -121,17 +121,24 @@ def _run(source: Any, policy: Any, settings: Settings) -> "Evaluation":
     from dp_hub.rollout.evaluation import BATCH_CPU, BATCH_GPU, make_job
     from dp_hub.rollout.execution import Execution
     from dp_hub.rollout.hardware import usable_cores
+    from dp_hub.rollout.tasks import ONLY_FIRST
     from dp_hub.rollout.worker import evaluate_on_processes
 
     on_cpu = source.device == "cpu"
     job = make_job(
         policy.config,
+        shapes=policy.features,
         env=settings.env,
         episodes=settings.episodes,
         seed=settings.seed,
         batch_size=settings.batch_size or (BATCH_CPU if on_cpu else BATCH_GPU),
         execution=Execution(settings.n_action_steps, settings.latency_steps, settings.ensemble),
     )
+    for name, first in job.only_first.items():
+        what = ONLY_FIRST[job.env, name][first]
+        typer.echo(
+            f"note: the policy observes the first {first} numbers of {name}: {what}", err=True
+        )
     with progress_bar(settings.episodes) as on_finish:
         return evaluate_on_processes(
             source,

@@ -80,6 +80,8 @@ def _settings(config: dict) -> dict[str, str]:
         settings["latency steps"] = str(config["latency_steps"])
     if config["ensemble"] is not None:
         settings["ensembling"] = str(config["ensemble"])
+    for name, first in config.get("only_first", {}).items():
+        settings[name] = f"its first {first} numbers"
     return settings
 
 

@@ -1,7 +1,8 @@
 """What a conversion was asked for, remembered beside what it has written, so that it can go on.
 
-The episodes converted so far are in ``.<name>.partial`` beside the target, the request in
-``.<name>.partial.json``. Only the same request on the same source continues.
+The episodes converted so far are in ``.<name>.partial`` beside the target, the request in the first
+line of ``.<name>.partial.json``, the journal in the others. Only the same request on the same
+source continues.
 """
 
 import json
@@ -13,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dp_hub.dataset.conversion_journal import Done, Journal, entries_up_to, lines_of
 from dp_hub.dataset.episodes_io import open_folder
 from dp_hub.dataset.writer import WriteError
 from dp_hub.errors import DataError
 from dp_hub.files import discard, remove_folder, write_atomic
 
 log = logging.getLogger(__name__)
+
+
+class StoppedError(DataError):
+    """The work was ended from outside, not by its source; what is committed is kept."""
 
 
 def signature(source: Path) -> dict[str, list[int]]:
@@ -54,8 +60,8 @@ class Request:
     def _note(self) -> Path:
         return self.target.with_name(f".{self.target.name}.partial.json")
 
-    def episodes_done(self) -> int:
-        """How many episodes an interrupted conversion has committed; 0 if there was none.
+    def done(self) -> Done:
+        """What an interrupted conversion has committed; nothing if there was none.
 
         Call it, and work, with the target locked.
 
@@ -64,11 +70,8 @@ class Request:
         """
         if not self.work.exists():
             discard(self._note)
-            return 0
-        try:
-            before = json.loads(self._note.read_bytes())
-        except (OSError, ValueError):
-            before = {}
+            return Done()
+        before, lines = self._read_note()
         restart = f"remove {self.work} to start again"
         if before.get("settings") != json.loads(json.dumps(self.settings)):
             was = before.get("settings") or {}
@@ -86,13 +89,22 @@ class Request:
                 "interrupted",
                 hint=f"half of the dataset would be of the old source: {restart}",
             )
-        return int(open_folder(self.work).info["total_episodes"])
+        n_episodes = int(open_folder(self.work).info["total_episodes"])
+        return Done(n_episodes, entries_up_to(n_episodes, lines))
 
-    def remember(self) -> None:
-        """Write the request down. Call with the target locked."""
-        write_atomic(
-            self._note, json.dumps({"settings": self.settings, "source": self.source}).encode()
-        )
+    def _read_note(self) -> tuple[dict[str, Any], list[bytes]]:
+        try:
+            first, *lines = self._note.read_bytes().splitlines()
+            before = json.loads(first)
+        except (OSError, ValueError):
+            return {}, []
+        return (before, lines) if isinstance(before, dict) else ({}, [])
+
+    def remember(self, done: Done) -> Journal:
+        """Write the request and the journal so far down. Call with the target locked."""
+        request = json.dumps({"settings": self.settings, "source": self.source})
+        write_atomic(self._note, f"{request}\n".encode() + lines_of(done.entries))
+        return Journal(self._note)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -102,7 +114,7 @@ class Request:
         """
         try:
             yield
-        except (WriteError, KeyboardInterrupt, SystemExit):
+        except (WriteError, StoppedError, KeyboardInterrupt, SystemExit):
             if self.work.exists():
                 log.warning(
                     "%d episodes are converted; the same command goes on from there",

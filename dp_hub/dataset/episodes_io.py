@@ -4,7 +4,7 @@ Training reads whole columns instead (`dp_hub.dataset.reader`).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from dp_hub.dataset.arrow_arrays import vectors
 from dp_hub.dataset.features import INDEX_DTYPES, Column
 from dp_hub.dataset.images import decode_image
-from dp_hub.dataset.shards import EPISODES_PATH, place
+from dp_hub.dataset.layout import file_path
+from dp_hub.dataset.shards import DATA_PATH, EPISODES_PATH, place
 from dp_hub.errors import DataError
 
 
@@ -94,7 +95,8 @@ def read_episodes(
     Raises:
         DataError: the files do not hold the episodes the metadata lists.
     """
-    frames = _Frames(folder, [c.feature for c in columns if c.dtype != "video"])
+    features = [c.feature for c in columns if c.dtype != "video"]
+    frames = Frames(folder.root, folder.info, features)
     with ThreadPoolExecutor() as pool:
         for row in episode_rows(folder):
             table = frames.read(row)
@@ -112,28 +114,46 @@ def read_episodes(
             yield row, arrays
 
 
-class _Frames:
-    """The rows of one episode after the other; keeps one file open."""
+class Frames:
+    """The rows of one episode after the other; keeps one file open.
 
-    def __init__(self, folder: Folder, features: list[str]) -> None:
-        self._folder, self._features = folder, features
+    Args:
+        root: the dataset's folder.
+        info: meta/info.json.
+        features: the columns to read.
+    """
+
+    def __init__(self, root: Path, info: Mapping[str, Any], features: Sequence[str]) -> None:
+        self._root, self._template = root, info.get("data_path") or DATA_PATH
+        self._columns = list(dict.fromkeys([*features, "episode_index"]))
         self._path = Path()
         self._file: Any = None
         self._starts = np.zeros(0, np.int64)
         self._file_start = 0
 
-    def read(self, row: dict[str, Any]) -> pa.Table:
-        place_in = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        path = self._folder.root / self._folder.info["data_path"].format(**place_in)
+    def read(self, row: Mapping[str, Any]) -> pa.Table:
+        """The frames of the episode of a row of meta/episodes.
+
+        Raises:
+            DataError: they are not where it says, or cannot be read.
+        """
+        chunk, file = row["data/chunk_index"], row["data/file_index"]
+        path = file_path(self._root, self._template, chunk=chunk, file=file)
         if path != self._path:
             self._open(path, row["dataset_from_index"])
         start = row["dataset_from_index"] - self._file_start
         stop = row["dataset_to_index"] - self._file_start
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left"))
-        table = self._file.read_row_groups(
-            list(range(first, last)), columns=[*self._features, "episode_index"]
-        ).slice(start - int(self._starts[first]), stop - start)
+        try:
+            table = self._file.read_row_groups(list(range(first, last)), columns=self._columns)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{path} is damaged: {error}", hint="copy or pull the dataset again"
+            ) from None
+        if missing := set(self._columns) - set(table.column_names):
+            raise DataError(f"{path} has no column {min(missing)}, which meta/info.json lists")
+        table = table.slice(start - int(self._starts[first]), stop - start)
         numbers = vectors(table["episode_index"])
         if len(table) != row["length"] or (numbers != row["episode_index"]).any():
             raise DataError(
@@ -145,7 +165,7 @@ class _Frames:
     def _open(self, path: Path, first_index: int) -> None:
         try:
             self._file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read: {error}") from None
         rows = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
         self._starts = np.cumsum([0, *rows[:-1]])

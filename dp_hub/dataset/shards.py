@@ -20,6 +20,9 @@ ROW_GROUPS_PER_FILE = 500
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+# Of LeRobot's format before v3.0: a file an episode.
+V21_DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+V21_VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 
 
 def place(number: N) -> tuple[N, N]:
@@ -33,9 +36,10 @@ def number_of(chunk: N, file: N) -> N:
 
 
 def numbered(root: Path, template: str, number: int, *, video: str = "") -> Path:
-    """The path of the file with this number."""
+    """The path of the file with this number; where a file is an episode, of the episode."""
     chunk, file = place(number)
-    return root / template.format(chunk_index=chunk, file_index=file, video_key=video)
+    as_episode = {"episode_chunk": chunk, "episode_index": number}
+    return root / template.format(chunk_index=chunk, file_index=file, video_key=video, **as_episode)
 
 
 class ParquetShards:

@@ -24,7 +24,7 @@ def tasks_of_frames(root: Path, files: list[DataFile], starts: np.ndarray) -> li
     Raises:
         DataError: meta/tasks.parquet has no such columns, or lacks a task that frames have.
     """
-    texts = _texts(root)
+    texts = task_texts(root)
     numbers = _task_numbers(files, starts) if texts else None
     if numbers is None:
         return [""] * len(starts)
@@ -36,7 +36,8 @@ def tasks_of_frames(root: Path, files: list[DataFile], starts: np.ndarray) -> li
     return [texts[number] for number in numbers]
 
 
-def _texts(root: Path) -> dict[int, str]:
+def task_texts(root: Path) -> dict[int, str]:
+    """The texts in meta/tasks.parquet by their numbers; none without the file. Raises DataError."""
     path = root / "meta" / "tasks.parquet"
     if not path.exists():
         return {}

@@ -142,6 +142,7 @@ class VideoShards:
         fps: frames per second, constant.
         first_number: number of the first file to write.
         is_full: whether a file with so many bytes of packets takes no further episodes.
+        template: of the files' names.
     """
 
     def __init__(
@@ -152,10 +153,11 @@ class VideoShards:
         fps: float,
         first_number: int = 0,
         is_full: Callable[[int], bool] = is_full_video,
+        template: str = VIDEO_PATH,
     ) -> None:
         self.root, self._feature = root, feature
         self.rate = exact_rate(fps)
-        self._is_full = is_full
+        self._is_full, self._template = is_full, template
         self.number = first_number  # of the open file, or the next
         self._container: Any = None
         self._stream: Any = None
@@ -168,7 +170,7 @@ class VideoShards:
     @property
     def path(self) -> Path:
         """Of the open file, once it is closed, or of the next one."""
-        return numbered(self.root, VIDEO_PATH, self.number, video=self._feature)
+        return numbered(self.root, self._template, self.number, video=self._feature)
 
     def append(
         self, clips: Sequence[VideoClip], samples: Mapping[int, np.ndarray] | None = None

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -289,7 +289,19 @@ class DatasetWriter:
                 kept; with ``commit_s=0`` that is all of them, and the writer can go on: whether
                 this one is among them, as it may be, `n_episodes` tells.
         """
-        return self.add_stored(self._preparer.prepare(episode, self.n_episodes))
+        return self.add_stored(self.prepare(episode, self.n_episodes))
+
+    def prepare(self, episode: Episode, number: int) -> StoredEpisode:
+        """What files hold of an episode; nothing is written. ``number``: for messages.
+
+        Raises:
+            DataError: as `add_episode`.
+        """
+        return self._preparer.prepare(episode, number)
+
+    def add_to_source(self, facts: Mapping[str, Any]) -> None:
+        """What turned out about where the episodes come from, for meta/dp_hub.json."""
+        self._meta = replace(self._meta, source={**self._meta.source, **facts})
 
     def add_stored(self, episode: StoredEpisode) -> str:
         """As `add_episode`, for what files hold of an episode already."""

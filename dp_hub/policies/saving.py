@@ -19,8 +19,8 @@ from torch import nn
 from dp_hub import __version__
 from dp_hub.config import Config, build, read_json
 from dp_hub.errors import ConfigError, PolicyError
+from dp_hub.files import new_folder
 from dp_hub.policies.act_config import ActConfig
-from dp_hub.policies.atomic import new_folder
 from dp_hub.policies.card import CardFacts, DatasetRecord, card_text
 from dp_hub.policies.config import DiffusionConfig
 from dp_hub.policies.diffusion import DiffusionPolicy

@@ -17,24 +17,29 @@ import zarr.storage
 from zarr.errors import GroupNotFoundError, NodeTypeValidationError
 
 from dp_hub.errors import DataError
-from dp_hub.replay.chunks import PlainChunks, missing_chunks, stored_names
+from dp_hub.replay.archives import group_prefix, is_replay, stored_names
+from dp_hub.replay.chunks import PlainChunks, missing_chunks
+from dp_hub.replay.image_codecs import INSTALL, register_image_codecs
 from dp_hub.replay.writer import ReplayWriter, write_replay, write_replay_zip
 
 __all__ = [
     "MissingChunks",
     "ReplayBuffer",
     "ReplayWriter",
+    "is_replay",
     "open_replay",
     "write_replay",
     "write_replay_zip",
 ]
 
 MissingChunks = Literal["error", "fill"]
-_MARKERS = (".zgroup", "zarr.json")
 _BLOCK_BYTES = 4_000_000
 _CACHE_BYTES = 500_000
 # What codecs and stores raise on bytes that are not what they should be.
-_DECODING = (ValueError, RuntimeError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+_DECODING = (
+    *(ValueError, RuntimeError, TypeError, OSError, EOFError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def open_replay(path: str | Path, *, missing: MissingChunks = "error") -> "ReplayBuffer":
@@ -55,9 +60,9 @@ def open_replay(path: str | Path, *, missing: MissingChunks = "error") -> "Repla
             f"{path} is neither a folder nor a readable .zip ({path.stat().st_size} bytes)",
             hint="a replay buffer is a zarr folder or a zip of one; was the download cut short?",
         )
-    _register_image_codecs()
+    register_image_codecs()
     names = stored_names(path)
-    prefix = _group_prefix(path, names)
+    prefix = group_prefix(path, names)
     root = _open_root(path, prefix)
     return ReplayBuffer(path, root, names, missing=missing)
 
@@ -195,7 +200,7 @@ class ReplayBuffer:
             f"{self.path}: {name} has no chunk {key}{more} (rows {first}..{stop - 1}); "
             "zarr would read it as zeros",
             hint="copy the data again from where it came from; only if those rows truly are all "
-            f"{array.fill_value} (zarr 3 leaves such chunks out), say --missing-chunks fill",
+            f"{array.fill_value} (zarr 3 leaves such chunks out), say --option missing_chunks=fill",
         )
 
     def _checked_ends(self) -> np.ndarray:
@@ -304,20 +309,6 @@ def _damaged(name: str, start: int, stop: int, path: Path, error: Exception) -> 
     )
 
 
-def _group_prefix(path: Path, names: set[str]) -> str:
-    """Where the group with data/ and meta/ is: '' or 'folder/'."""
-    folders = sorted({name.split("/", 1)[0] + "/" for name in names if "/" in name})
-    for prefix in ["", *folders]:
-        is_group = any(prefix + marker in names for marker in _MARKERS)
-        if is_group and any(name.startswith(f"{prefix}data/") for name in names):
-            return prefix
-    zarrs = sorted(p.rstrip("/") for p in folders if any(p + m in names for m in _MARKERS))
-    hint = "it needs data/<key> arrays and meta/episode_ends"
-    if zarrs:
-        hint += f"; zarr nodes seen: {', '.join(zarrs[:5])}"
-    raise DataError(f"{path} is not a replay buffer", hint=hint)
-
-
 def _open_root(path: Path, prefix: str) -> zarr.Group:
     store: Any
     try:
@@ -326,12 +317,7 @@ def _open_root(path: Path, prefix: str) -> zarr.Group:
         else:
             store = zarr.storage.ZipStore(path, mode="r")
         return zarr.open_group(store, path=prefix.rstrip("/"), mode="r", use_consolidated=False)
-    except NotImplementedError as error:
-        raise DataError(
-            f"{path} cannot be unpacked: {error}",
-            hint="deflate64 archives are not readable here; unzip it and give the folder",
-        ) from None
-    except (GroupNotFoundError, NodeTypeValidationError, ValueError, KeyError) as error:
+    except (GroupNotFoundError, NodeTypeValidationError, KeyError, *_DECODING) as error:
         raise DataError(f"{path} is not a readable zarr group: {error}") from None
 
 
@@ -347,7 +333,7 @@ def _arrays_of(root: zarr.Group, name: str, names: set[str], path: Path) -> dict
     for key in filter(None, found):
         try:
             member = root[f"{name}/{key}"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, *_DECODING) as error:
             raise _unreadable(f"{name}/{key}", path, error) from None
         if isinstance(member, zarr.Array):
             arrays[key] = member
@@ -359,17 +345,8 @@ def _unreadable(name: str, path: Path, error: Exception) -> DataError:
     hint = None
     if "codec" in text.lower():
         hint = (
-            "install what provides that codec (`pip install imagecodecs` for imagecodecs_*)"
+            f"install what provides that codec: {INSTALL} brings imagecodecs's"
             if "imagecodecs" in text
             else "that codec is not in this installation's numcodecs"
         )
     return DataError(f"{path}: {name} cannot be opened: {text}", hint=hint)
-
-
-def _register_image_codecs() -> None:
-    """JPEG 2000, JPEG XL and others of robomimic's and UMI's buffers, where imagecodecs is."""
-    try:
-        from imagecodecs.numcodecs import register_codecs
-    except ImportError:
-        return
-    register_codecs(verbose=False)

@@ -9,7 +9,6 @@ it stands for the fill value.
 
 import itertools
 import math
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,18 +16,6 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import zarr
-
-
-def stored_names(path: Path) -> set[str]:
-    """Every file of a store, as names relative to its root with forward slashes."""
-    if path.is_dir():
-        return {
-            os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/")
-            for folder, _, names in os.walk(path)
-            for name in names
-        }
-    with zipfile.ZipFile(path) as archive:
-        return set(archive.namelist())
 
 
 def missing_chunks(array: zarr.Array, names: set[str]) -> Iterator[tuple[str, int, int]]:

@@ -99,7 +99,7 @@ class EpisodeRunner:
     Args:
         policy: see `Policy`; in eval mode.
         tables: the environments, as many as the largest group has episodes.
-        features: observations to give the policy.
+        features: observations to give the policy; how many of the first numbers, or None for all.
         execution: made for this policy (`Execution.for_policy`).
         on_finish: called with each episode as it ends.
     """
@@ -109,12 +109,12 @@ class EpisodeRunner:
         policy: Policy,
         tables: PushTVector,
         *,
-        features: Sequence[str],
+        features: Mapping[str, int | None],
         execution: Execution,
         on_finish: Callable[[EpisodeResult], None] | None = None,
     ) -> None:
         assert execution.n_action_steps is not None, execution
-        self._policy, self._tables, self._features = policy, tables, tuple(features)
+        self._policy, self._tables, self._features = policy, tables, dict(features)
         self._every, self._execution = execution.n_action_steps, execution
         self._first = execution.first_executed(policy.config)
         self._on_finish = on_finish
@@ -143,10 +143,9 @@ class EpisodeRunner:
         self._slots = {i: _Slot(seed) for i, seed in enumerate(seeds)}
         for i, seed in enumerate(seeds):
             self._tables.restart(i, seed)
-        observation = self._tables.observe()
+        observation = self._observed(self._tables.observe())
         kept = self._policy.config.n_obs_steps + self._execution.latency_steps
-        for name in self._features:
-            values = observation[name]
+        for name, values in observation.items():
             dtype = np.uint8 if values.dtype == np.uint8 else np.float32
             self._history[name] = np.repeat(values.astype(dtype)[:, None], kept, axis=1)
 
@@ -185,7 +184,7 @@ class EpisodeRunner:
         active = np.isin(np.arange(self._tables.n_envs), rows)
         observation, reward, terminated = self._tables.step(actions, active)
         over = terminated | self._tables.truncated()
-        self._remember(observation, rows)
+        self._remember(self._observed(observation), rows)
         ended = []
         for i in rows:
             slot = self._slots[i]
@@ -196,6 +195,9 @@ class EpisodeRunner:
                 ended.append(slot.result())
                 del self._slots[i]
         return ended
+
+    def _observed(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: given[name][:, :first] for name, first in self._features.items()}
 
     def _remember(self, observation: Mapping[str, np.ndarray], rows: list[int]) -> None:
         for name, kept in self._history.items():

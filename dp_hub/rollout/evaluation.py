@@ -2,9 +2,9 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from dp_hub.errors import PolicyError
 from dp_hub.rollout.episodes import Cost, EpisodeResult, EpisodeRunner, Policy
 from dp_hub.rollout.execution import Execution
 from dp_hub.rollout.intervals import Interval, ShareInterval, bootstrap_mean, share_interval
-from dp_hub.rollout.tasks import MAX_STEPS, check_env, make_tables, needed_features
+from dp_hub.rollout.tasks import MAX_STEPS, check_env, make_tables, needed_features, only_first
 
 BATCH_CPU, BATCH_GPU = 25, 100
 """Episodes in a group unless told otherwise: on a CPU small enough to share 50 between two
@@ -84,6 +84,7 @@ class Job:
         features: observations that the policy is given.
         execution: how its chunks are carried out.
         max_steps: an episode's limit.
+        only_first: features of which the policy is given the first numbers only, and how many.
     """
 
     env: str
@@ -91,6 +92,7 @@ class Job:
     features: tuple[str, ...]
     execution: Execution
     max_steps: int
+    only_first: Mapping[str, int] = field(default_factory=dict)
 
     def runner(
         self, policy: Policy, on_finish: Callable[[EpisodeResult], None] | None
@@ -100,7 +102,7 @@ class Job:
         return EpisodeRunner(
             policy,
             make_tables(self.env, largest, self.features, self.max_steps),
-            features=self.features,
+            features={name: self.only_first.get(name) for name in self.features},
             execution=self.execution,
             on_finish=on_finish,
         )
@@ -113,12 +115,14 @@ class Job:
             "batch_size": len(self.groups[0]),
             "max_steps": self.max_steps,
             **self.execution.as_dict(),
+            **({"only_first": dict(self.only_first)} if self.only_first else {}),
         }
 
 
 def make_job(
     config: Any,
     *,
+    shapes: Mapping[str, int | tuple[int, int, int]] | None = None,
     env: str = "pusht",
     episodes: int = 50,
     seed: int = 100_000,
@@ -126,8 +130,11 @@ def make_job(
     max_steps: int | None = None,
     execution: Execution | None = None,
 ) -> Job:
-    """Plan an evaluation of a policy with this configuration. Arguments as of `evaluate`.
+    """Plan an evaluation of a policy with this configuration. Other arguments as of `evaluate`.
 
+    Args:
+        config: of the policy.
+        shapes: of its features, to be compared with what the environment gives.
     Raises:
         PolicyError: it observes what the environment does not give, or cannot be run that way.
     """
@@ -136,12 +143,14 @@ def make_job(
         raise PolicyError(f"{episodes} episodes in batches of {batch_size}: both must be positive")
     stop = seed + episodes
     starts = range(seed, stop, batch_size)
+    features = needed_features(config.observations, env)
     return Job(
         env=env,
         groups=tuple(range(start, min(start + batch_size, stop)) for start in starts),
-        features=needed_features(config.observations, env),
+        features=features,
         execution=(execution or Execution()).for_policy(config),
         max_steps=max_steps or MAX_STEPS[env],
+        only_first=only_first(shapes, features, env) if shapes else {},
     )
 
 
@@ -165,7 +174,8 @@ def evaluate(
     gives the same scores exactly, on several processes too: `dp_hub.rollout.worker`.
 
     Args:
-        policy: see `Policy`; used through ``config`` and ``predict_action`` only.
+        policy: see `Policy`; used through ``config`` and ``predict_action`` only, and where it has
+            them the shapes of its ``features``.
         env: ``pusht``.
         batch_size: so many consecutive seeds run together.
         max_steps: an episode's limit; the environment's own (300) when None.
@@ -177,6 +187,7 @@ def evaluate(
     """
     job = make_job(
         policy.config,
+        shapes=getattr(policy, "features", None),
         env=env,
         episodes=episodes,
         seed=seed,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dp_hub.errors import PolicyError
-from dp_hub.policies.atomic import new_folder
+from dp_hub.files import new_folder
 
 STATE = "state.json"
 PREFIX = "step_"

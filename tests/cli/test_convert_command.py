@@ -58,7 +58,7 @@ def test_existing_target_is_two_lines_on_stderr(converted, pusht_first5_zip):
         (["--map", "state"], "is not KEY=FEATURE"),
         (["--map", "state=a", "--map", "state=b"], "names state twice"),
         (["--drop", "stat"], "did you mean `state`?"),
-        (["--missing-chunks", "maybe"], "it is `error` or `fill`"),
+        (["--option", "missing_chunks=maybe"], "it is --option missing_chunks=error|fill"),
     ],
 )
 def test_wrong_options_say_what_is_wrong(tmp_path, pusht_first5_zip, arguments, message):
@@ -74,7 +74,9 @@ def test_real_buffer_with_a_missing_chunk_is_refused(tmp_path, shared_data):
     done = dp_hub("convert", "zarr", source, "--to", tmp_path / "ds")
     assert done.returncode == 1
     assert "data/obs has no chunk 0.0" in done.stderr
-    filled = dp_hub("convert", "zarr", source, "--to", tmp_path / "ds", "--missing-chunks", "fill")
+    filled = dp_hub(
+        "convert", "zarr", source, "--to", tmp_path / "ds", "--option", "missing_chunks=fill"
+    )
     assert filled.returncode == 0
     assert "note: data/obs: 1 chunks are not stored, read as fill" in filled.stdout
 
@@ -105,3 +107,12 @@ def test_interrupt_leaves_nothing_at_the_target_and_the_same_command_goes_on(tmp
     done = dp_hub(*words)
     assert done.returncode == 0 and "continuing after" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["ds"]
+
+
+def test_export_command_to_lerobots_older_format_says_what_it_made(converted):
+    folder, _ = converted
+    done = dp_hub("export", "lerobot-v21", folder / "ds", "--to", folder / "v21")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{folder / 'v21'}: 5 episodes, 738 frames (LeRobot v2.1)\n"
+    again = dp_hub("export", "lerobot-v21", folder / "ds", "--to", folder / "v21")
+    assert again.returncode == 1 and "already exists" in again.stderr

@@ -1,5 +1,6 @@
 """``dp-hub convert checkpoint`` and ``convert policy`` as they are used."""
 
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,26 @@ def test_a_checkpoint_becomes_a_policy_becomes_lerobots_and_comes_back(tmp_path:
     back = run("convert", "policy", tmp_path / "theirs", "--to", tmp_path / "back")
     assert back.returncode == 0, back.stderr
     assert (tmp_path / "back" / "model.safetensors").is_file()
+
+
+def test_a_policy_that_went_to_lerobot_and_back_scores_the_same_and_says_what_it_sees(
+    tmp_path: Path,
+) -> None:
+    run("convert", "checkpoint", CHECKPOINT, "--to", tmp_path / "policy")
+    run("convert", "policy", tmp_path / "policy", "--to", tmp_path / "lr", "--format", "lerobot")
+    run("convert", "policy", tmp_path / "lr", "--to", tmp_path / "back")
+    scores = {}
+    for name in ("policy", "back"):
+        file = tmp_path / f"{name}.json"
+        words = ("--episodes", 1, "--steps", 2, "--scheduler", "ddim", "--json", file)
+        done = run("eval", tmp_path / name, *words)
+        assert done.returncode == 0, done.stderr
+        scores[name] = json.loads(file.read_text())
+        told = "observes the first 2 numbers of observation.state: the agent's position"
+        assert (told in done.stderr) == (name == "back")
+        assert ("first 2 numbers" in done.stdout) == (name == "back")
+    assert scores["back"]["config"]["only_first"] == {"observation.state": 2}
+    assert scores["back"]["episodes"] == scores["policy"]["episodes"]
 
 
 def test_names_can_be_given(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_real_v21_videos_are_copied_and_decode_to_the_same_frames(tmp_path, g1):
 def test_real_v21_that_lacks_files_is_refused_whole(tmp_path, g1):
     with pytest.raises(DataError, match=r"episode_000000.parquet is missing; so .* 95 more") as e:
         convert("lerobot", g1, tmp_path / "ds")
-    assert "--missing-episodes skip" in e.value.hint
+    assert "--option missing_episodes=skip" in e.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

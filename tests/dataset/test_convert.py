@@ -152,7 +152,7 @@ def test_progress_is_told_after_every_episode(tmp_path, pusht_first5_zip):
         ({"mapping": {"state": "action"}}, "would both become action"),
         ({"fps": -3}, "fps is -3"),
         ({"fps": 0}, "fps is 0"),
-        ({"options": {"nonsense": 1}}, "does not take the options nonsense"),
+        ({"options": {"nonsense": 1}}, "has no option 'nonsense'"),
         ({"drop": ["action", "state", "keypoint", "n_contacts", "img"]}, "nothing|no steps|none"),
     ],
 )

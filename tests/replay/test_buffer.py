@@ -139,7 +139,7 @@ def test_chunk_zarr_left_out_is_refused_unless_said_to_be_fill(tmp_path):
     path = make_zarr(tmp_path / "a.zarr", n_contacts=contacts)
     with pytest.raises(DataError, match=r"n_contacts has no chunk .*rows 0\.\.3") as caught:
         open_replay(path)
-    assert "--missing-chunks fill" in caught.value.hint
+    assert "--option missing_chunks=fill" in caught.value.hint
     buffer = open_replay(path, missing="fill")
     assert buffer.filled == {"data/n_contacts": 2}
     np.testing.assert_array_equal(buffer.read("n_contacts", 0, 14), contacts)

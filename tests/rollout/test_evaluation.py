@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from rollout_helpers import NoisyPusher, Replayer
 
 from dp_hub.envs.pusht.physics import PushTPhysics
 from dp_hub.errors import PolicyError
+from dp_hub.policies.selection import Shape
 from dp_hub.rollout.evaluation import evaluate
 
 
@@ -131,3 +133,49 @@ def test_the_table_is_plain_json_with_settings_and_versions() -> None:
     }
     assert {"dp_hub", "torch", "pymunk"} <= set(values["versions"])
     assert values["cost"]["env_steps"] == 24
+
+
+class AgentFollower(NoisyPusher):
+    """Observes the features it is made with, and stays where the agent is."""
+
+    def __init__(self, features: dict[str, Shape]) -> None:
+        super().__init__([name for name in features if name != "action"])
+        self.features = features
+
+    def predict_action(
+        self, obs: dict[str, torch.Tensor], *, generator: Sequence[torch.Generator]
+    ) -> dict[str, torch.Tensor]:
+        self.asked.append(obs)
+        chunk = obs["observation.state"][:, -1:, :2].expand(-1, 16, 2)
+        return {"action": chunk[:, 1:9], "action_pred": chunk}
+
+
+def test_policy_of_lerobots_pusht_is_given_the_agents_position_only() -> None:
+    narrow = AgentFollower({"observation.state": 2, "action": 2})
+    whole = AgentFollower({"observation.state": 5, "action": 2})
+    one, other = (evaluate(policy, episodes=2, max_steps=20) for policy in (narrow, whole))
+    assert len(narrow.asked) == len(whole.asked) == 3
+    for seen, all_of_it in zip(narrow.asked, whole.asked, strict=True):
+        assert seen["observation.state"].shape == (2, 2, 2)
+        assert torch.equal(seen["observation.state"], all_of_it["observation.state"][..., :2])
+    assert one.config["only_first"] == {"observation.state": 2}
+    assert "only_first" not in other.config
+    assert one.reward == other.reward
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"observation.state": 3}, "observes 3 numbers as `observation.state`, pusht gives 5"),
+        ({"observation.state": 6}, "observes 6 numbers"),
+        ({"observation.environment_state": 16}, "16 numbers .* pusht gives 18 numbers"),
+        ({"observation.image": (64, 64, 3)}, "pictures of 64 x 64 x 3 .* gives pictures of 96"),
+    ],
+)
+def test_other_forms_of_the_task_are_refused_before_it_starts(
+    features: dict[str, Shape], message: str
+) -> None:
+    policy = AgentFollower({**features, "action": 2})
+    with pytest.raises(PolicyError, match=message):
+        evaluate(policy, episodes=1)
+    assert policy.asked == []

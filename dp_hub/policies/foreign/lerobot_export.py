@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dp_hub.errors import PolicyError
-from dp_hub.policies.atomic import new_folder
+from dp_hub.files import new_folder
 from dp_hub.policies.config import DiffusionObjective, PixelScale, UnetConfig
 from dp_hub.policies.diffusion import DiffusionPolicy
 from dp_hub.policies.foreign.checkpoint import Converted

@@ -1,0 +1,280 @@
+"""HDF5 files: opened, walked and read without trusting what they say of their own size.
+
+What can be wrong with a file is told as a `DataError` that names it: cut short, a compression that
+is not installed, chunks that were never written (HDF5 reads those as zeros without a word).
+"""
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dp_hub.errors import DataError
+
+SUFFIXES = (".hdf5", ".h5", ".hdf")
+AGAIN = "copy or download it again from where it came from"
+MAX_ARRAY_BYTES = 1 << 29  # numbers of one key of one episode, which are read at once
+MAX_PIECE_BYTES = 1 << 28  # one picture, or one chunk: the least that can be read
+_MAX_DEPTH = 8
+_MAX_FACT_NUMBERS = 256
+_MAX_FACT_LETTERS = 4_000
+# What h5py raises on bytes that are not what they should be.
+_DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError, MemoryError)
+_FILTERS = {307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle"}
+_FILTERS |= {32013: "zfp", 32015: "zstd", 32026: "blosc2", 4: "szip"}
+
+
+def natural(path: Path | str) -> list[Any]:
+    """A key to sort by in which ``demo_2`` comes before ``demo_10``."""
+    text = path.as_posix() if isinstance(path, Path) else path
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if i % 2 else part.lower() for i, part in enumerate(parts)] + [text]
+
+
+def files_at(path: Path, *, pattern: str = "*") -> list[Path]:
+    """The HDF5 file ``path``, or those below the folder in natural order.
+
+    Raises:
+        DataError: there are none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}")
+    found = [p for p in path.rglob(pattern) if p.suffix in SUFFIXES and p.is_file()]
+    if not found:
+        raise DataError(f"{path} has no files {pattern}{{{','.join(SUFFIXES)}}} in it")
+    return sorted(found, key=lambda file: natural(file.relative_to(path)))
+
+
+def first_file_at(path: Path, *, pattern: str = "*") -> Path | None:
+    """Some HDF5 file at ``path``, to recognise a format by; None if there is none."""
+    try:
+        some = [path] if path.is_file() else path.rglob(pattern)
+        return next((p for p in some if p.suffix in SUFFIXES and h5py.is_hdf5(p)), None)
+    except OSError:
+        return None
+
+
+@contextmanager
+def damage_told(where: Any) -> Iterator[None]:
+    """What h5py raises inside becomes a DataError about ``where``."""
+    try:
+        yield
+    except _DAMAGE as error:
+        text = str(error).strip("'\"") or type(error).__name__
+        if "truncated" in text:
+            raise DataError(f"{where} is cut short: {text}", hint=AGAIN) from None
+        if "lock" in text:
+            hint = "is a program still writing it? close that first"
+            raise DataError(f"{where} cannot be opened: {text}", hint=hint) from None
+        raise DataError(f"{where} cannot be read: {text}", hint=AGAIN) from None
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """The file, for reading. It is closed when nothing of it is used any more.
+
+    Raises:
+        DataError: there is none, or none that can be read.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    with damage_told(path):
+        if not h5py.is_hdf5(path):
+            raise DataError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes)", hint=AGAIN)
+        return h5py.File(path, "r")
+
+
+def arrays_below(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
+    """All arrays in a group, sorted by name; in groups of it as ``group/name``.
+
+    Raises:
+        DataError: links that lead out of the file or to nothing, or groups within themselves.
+    """
+    return dict(_below(group, where, "", 0))
+
+
+def _below(
+    group: h5py.Group, where: str, prefix: str, depth: int
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    if depth > _MAX_DEPTH:
+        raise DataError(f"{where}/{prefix}: groups more than {_MAX_DEPTH} deep in each other")
+    for name in sorted(group):
+        key = f"{prefix}{name}"
+        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+            raise DataError(
+                f"{where}/{key} is a link to another file, which is not followed",
+                hint="copy the values into the file: h5repack does not, `h5copy -f ext` does",
+            )
+        node = group.get(name)
+        if isinstance(node, h5py.Dataset):
+            yield key, node
+        elif isinstance(node, h5py.Group):
+            yield from _below(node, where, f"{key}/", depth + 1)
+        else:
+            raise DataError(f"{where}/{key} leads to nothing", hint=AGAIN)
+
+
+def group_at(parent: h5py.Group, name: str, where: Any) -> h5py.Group:
+    """A group of a group. Raises DataError if there is none."""
+    link = parent.get(name, getlink=True)
+    node = None if isinstance(link, h5py.ExternalLink) else parent.get(name)
+    if not isinstance(node, h5py.Group):
+        raise DataError(f"{where} has no group {name}", hint=f"it has: {_some(parent)}")
+    return node
+
+
+def _some(group: h5py.Group) -> str:
+    names = sorted(group)
+    more = ", ..." if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more or "nothing"
+
+
+def check_readable(array: h5py.Dataset, where: str) -> None:
+    """Whether an array holds numbers that are really there and can be decoded.
+
+    Raises:
+        DataError: it holds something else, is compressed with something that is not installed, was
+            never written in whole, or claims a size that the file cannot hold.
+    """
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{where} holds {_kind(array.dtype)}; a dataset stores numbers and pictures",
+            hint=f"leave it out with --drop {_key(where)}",
+        )
+    check_stored(array, where)
+
+
+def check_stored(array: h5py.Dataset, where: str) -> None:
+    """As `check_readable`, whatever the array holds."""
+    plist = array.id.get_create_plist()
+    if array.is_virtual or plist.get_external_count():
+        raise DataError(
+            f"{where} is kept in other files, which are not followed",
+            hint="make it one whole file first, with h5repack",
+        )
+    _check_filters(plist, where)
+    _check_sizes(array, where)
+
+
+def _kind(dtype: np.dtype) -> str:
+    if h5py.check_string_dtype(dtype):
+        return "texts"
+    if h5py.check_ref_dtype(dtype):
+        return "references"
+    if h5py.check_vlen_dtype(dtype):
+        return "arrays of differing lengths"
+    return "compound values" if dtype.names else f"{dtype} values"
+
+
+def _key(where: str) -> str:
+    return where.split(": ", 1)[-1].split("/", 1)[-1]
+
+
+def _check_filters(plist: Any, where: str) -> None:
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # noqa: F401  # brings its filters by being imported
+    for number in range(plist.get_nfilters()):
+        code, _, _, label = plist.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            name = _FILTERS.get(code) or label.decode(errors="replace") or str(code)
+            raise DataError(
+                f"{where} is compressed with {name} (HDF5 filter {code}), which is not installed",
+                hint="pip install hdf5plugin",
+            )
+
+
+def _check_sizes(array: h5py.Dataset, where: str) -> None:
+    stored, chunks = array.id.get_storage_size(), array.chunks
+    if chunks is None:
+        missing = array.nbytes > stored
+        claimed = array.nbytes
+    else:
+        there = array.id.get_num_chunks()
+        wanted = math.prod(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
+        missing = there < wanted
+        claimed = (
+            0 if array.id.get_create_plist().get_nfilters() else wanted * _bytes(array, chunks)
+        )
+    if missing:
+        raise DataError(
+            f"{where} was not written in whole: {array.shape} {array.dtype} was announced; HDF5 "
+            "would read what is missing as zeros",
+            hint=f"{AGAIN}, or leave it out with --drop {_key(where)}",
+        )
+    if max(stored, claimed) > Path(array.file.filename).stat().st_size:
+        raise DataError(f"{where} claims more bytes than the file has", hint=AGAIN)
+    least = _bytes(array, (1, *array.shape[1:]) if chunks is None else chunks)
+    if array.ndim and least > MAX_PIECE_BYTES:
+        raise DataError(
+            f"{where} can only be read {least / 1e6:,.0f} MB at a time",
+            hint="make its chunks smaller with h5repack, for example one picture each",
+        )
+
+
+def _bytes(array: h5py.Dataset, shape: tuple[int, ...]) -> int:
+    return int(array.dtype.itemsize) * math.prod(shape)
+
+
+def read_numbers(array: h5py.Dataset, where: str) -> np.ndarray:
+    """All of an array. Raises DataError as `check_readable`, or if it is too large for memory."""
+    check_readable(array, where)
+    if array.nbytes > MAX_ARRAY_BYTES:
+        raise DataError(
+            f"{where} is {array.nbytes / 1e6:,.0f} MB of {array.dtype} in one episode; only uint8 "
+            "pictures may be as large",
+            hint=f"leave it out with --drop {_key(where)}",
+        )
+    return np.asarray(array[()])
+
+
+def facts_of(node: Any, *, long: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """The attributes of a group as JSON can hold them, and the names of those that are left out.
+
+    Texts that are JSON objects come parsed. Long texts, long lists, and what is neither numbers
+    nor texts are left out.
+
+    Args:
+        node: the group.
+        long: keep texts of more than 4,000 letters too.
+    """
+    facts, out = {}, []
+    for name in sorted(node.attrs):
+        value = plain(node.attrs[name], long=long)
+        if value is None:
+            out.append(name)
+        else:
+            facts[name] = value
+    return facts, out
+
+
+def plain(value: Any, *, long: bool = False) -> Any:
+    """A stored value as JSON can hold it; None if it cannot or is too long."""
+    if isinstance(value, np.ndarray):
+        if value.size > _MAX_FACT_NUMBERS or value.dtype.kind not in "biufSO":
+            return None
+        parts = [plain(part) for part in value.ravel().tolist()]
+        return None if None in parts else np.array(parts, object).reshape(value.shape).tolist()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return _parsed(value) if long or len(value) <= _MAX_FACT_LETTERS else None
+    return value if isinstance(value, bool | int | float) else None
+
+
+def _parsed(text: str) -> Any:
+    if text.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text, parse_constant=str)
+    return text

@@ -1,0 +1,112 @@
+"""Pictures of a source in another order or number, read no sooner than they are looked at."""
+
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from dp_hub.replay.clip import VideoClip
+
+_AT_ONCE = 32  # frames read from the source in one piece
+_READ_THROUGH = 4  # frames between two wanted ones that are read rather than left out
+_SEEK = 64  # frames that are decoded rather than sought behind
+
+
+class Taken:
+    """Values of a source by number: ``source[numbers]`` that is read when it is sliced.
+
+    Each value of the source is read once for each slice, and a video from the beginning to the end
+    is decoded once. Numbers may repeat; they are best in order.
+
+    Args:
+        source: ``(n, ...)``: an array, a `VideoClip`, or anything with ``len``, ``shape``,
+            ``dtype`` and slices that give arrays. If it has ``take(numbers, axis=0)`` too, that is
+            called with int64 ``(k,)``, growing, and gives an array ``(k, ...)``.
+        numbers: int64 ``(T,)``, which ones.
+    """
+
+    def __init__(self, source: Any, numbers: np.ndarray) -> None:
+        self.source, self.numbers = source, np.asarray(numbers, np.int64)
+        self.shape = (len(self.numbers), *source.shape[1:])
+        self.dtype, self.ndim = np.dtype(source.dtype), len(self.shape)
+        self._frames = _Forward(source) if isinstance(source, VideoClip) else None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """An array ``(t, ...)``. Raises what the source raises: DataError."""
+        wanted, place = np.unique(self.numbers[part], return_inverse=True)
+        if not len(wanted):
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        return self._read(wanted)[place]
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        if isinstance(self.source, np.ndarray):
+            return self.source[wanted]
+        if self._frames is not None:
+            return self._frames.read(wanted)
+        if hasattr(self.source, "take"):
+            return np.asarray(self.source.take(wanted, axis=0))
+        out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        done = 0
+        while done < len(wanted):
+            first = int(wanted[done])
+            stop = done + 1
+            while stop < len(wanted) and _read_on(wanted, stop, first):
+                stop += 1
+            block = np.asarray(self.source[first : int(wanted[stop - 1]) + 1])
+            out[done:stop] = block[wanted[done:stop] - first]
+            done = stop
+        return out
+
+
+def _read_on(wanted: np.ndarray, stop: int, first: int) -> bool:
+    near = wanted[stop] - wanted[stop - 1] <= _READ_THROUGH
+    return bool(near and wanted[stop] - first < _AT_ONCE)
+
+
+class _Forward:
+    """Frames of a video by growing number, from one decoder that stays where it is."""
+
+    def __init__(self, clip: VideoClip) -> None:
+        self._clip = clip
+        self._lock = threading.Lock()
+        self._frames: Generator[np.ndarray, None, None] | None = None
+        self._next = 0  # number of the frame that comes next
+        self._last: np.ndarray | None = None  # the one before
+
+    def read(self, wanted: np.ndarray) -> np.ndarray:
+        """uint8 ``(k, H, W, 3)`` of growing numbers. Raises DataError as `VideoClip.frames`."""
+        out = np.empty((len(wanted), *self._clip.shape[1:]), np.uint8)
+        with self._lock:
+            for row, number in enumerate(wanted.tolist()):
+                out[row] = self._frame(number)
+        return out
+
+    def _frame(self, number: int) -> np.ndarray:
+        if self._last is not None and number == self._next - 1:
+            return self._last
+        if self._frames is None or not self._next <= number < self._next + _SEEK:
+            self._seek(number)
+        frames, self._frames = self._frames, None  # after an error it begins anew
+        assert frames is not None
+        while self._next <= number:
+            self._last = next(frames)
+            self._next += 1
+        if self._next == len(self._clip):
+            frames.close()  # and with it the file
+        else:
+            self._frames = frames
+        assert self._last is not None
+        return self._last
+
+    def _seek(self, number: int) -> None:
+        if self._frames is not None:
+            self._frames.close()
+        rest = self._clip.part(number, len(self._clip) - number)
+        self._frames, self._next, self._last = rest.frames(), number, None  # type: ignore[assignment]
