@@ -1,7 +1,6 @@
 """Streams on a grid: which value is used at which step."""
 
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
