@@ -281,5 +281,6 @@ def _gap_told(gap: Gap, count: int) -> str:
 
 
 def _nothing_told(whole: Span, gaps: Sequence[Gap], rate: Fraction) -> str:
-    between = f"{len(gaps)} gaps leave" if gaps else "the streams leave"
+    many = f"{len(gaps)} gaps leave" if len(gaps) > 1 else "the gap leaves"
+    between = many if gaps else "the streams leave"
     return f"{between} no step at {float(rate):g} fps from {whole[0]:.3f} to {whole[1]:.3f} s"

@@ -1,6 +1,7 @@
 """Streams on a grid: which value is used at which step."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from streams_made import HOLD, T0, camera, follows_of, numbered, on_grid, sorted
 
 from dp_hub.dataset.video import encode_clip
 from dp_hub.errors import DataError
-from dp_hub.replay.clip import VideoClip
+from dp_hub.replay.clip import VideoClip, look_at_video
 from dp_hub.replay.recording import Stream
 from dp_hub.replay.rotations import convert
 from dp_hub.replay.taken import Taken
@@ -278,6 +279,25 @@ def test_a_video_at_another_rate_or_with_holes_is_taken_frame_by_frame() -> None
     followed = on_grid(slow, default_follow(slow), 10)
     assert isinstance(followed.values, Taken)
     assert np.array_equal(followed.index, np.arange(60))
+
+
+def test_a_real_video_of_a_robot_is_put_on_other_rates(shared_data: Path) -> None:
+    paths = sorted((shared_data / "samples" / "lerobot_v21_g1").rglob("*.mp4"))
+    assert len(paths) >= 3
+    facts = look_at_video(paths[0])
+    clip = VideoClip(paths[0], 0, len(facts.times_s), facts.size, Fraction(30), facts.codec)
+    stream = Stream(clip, T0 + facts.times_s, "picture")
+    assert isinstance(on_grid(stream, default_follow(stream), 30).values, VideoClip)
+    slow = on_grid(stream, default_follow(stream), 20)
+    wanted = slow.index[:40]
+    assert np.array_equal(wanted[:6], [0, 1, 3, 4, 6, 7])
+    frames = clip.frames()
+    seen = {
+        number: frame for number, frame in zip(range(int(wanted[-1]) + 1), frames, strict=False)
+    }
+    blocks = [slow.values[first : first + 16] for first in (0, 16, 32)]
+    assert np.array_equal(np.concatenate(blocks)[:40], np.stack([seen[k] for k in wanted.tolist()]))
+    assert slow.dropped == pytest.approx(len(facts.times_s) / 3, abs=1) and slow.repeated == 0
 
 
 def test_pictures_in_memory_are_not_copied_before_they_are_looked_at() -> None:

@@ -74,6 +74,12 @@ def test_only_what_is_needed_is_read_and_a_little_at_a_time() -> None:
     assert source.largest <= 32
     assert len(source.read) == len(set(source.read)) <= 300
 
+    threes = Counting(PICTURES)  # slices begin within the threes
+    taken = Taken(threes, np.repeat(np.arange(300), 3))
+    slices = [taken[first : first + 32] for first in range(0, 900, 32)]
+    assert np.array_equal(np.concatenate(slices), np.repeat(PICTURES, 3, axis=0))
+    assert threes.read == list(range(300))
+
     far = Counting(PICTURES)
     assert Taken(far, np.arange(0, 300, 50))[:].shape == (6, 2, 3, 3)
     assert far.read == list(range(0, 300, 50))
