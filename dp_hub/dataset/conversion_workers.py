@@ -7,6 +7,7 @@ way what is prepared depends on nothing but the episode, so the dataset is that 
 """
 
 import itertools
+import logging
 import multiprocessing
 import signal
 import traceback
@@ -27,6 +28,7 @@ from dp_hub.dataset.features import Column
 from dp_hub.dataset.preparing import Preparer
 from dp_hub.errors import DataError
 
+log = logging.getLogger(__name__)
 _HELD_BYTES = 48_000_000  # of one process's episodes that wait for their turn
 Outcome = Stored | Bad | Ended
 
@@ -67,6 +69,14 @@ class _End:
 
 
 @dataclass(frozen=True)
+class _Log:
+    """What a process has to tell people."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
 class _Failure:
     """Why a process cannot go on: an error of the source's, or one of ours."""
 
@@ -86,6 +96,9 @@ def outcomes_of_workers(work: Work) -> Generator[Outcome, None, None]:
         for worker in itertools.cycle(workers):
             while True:
                 message = _take(worker, workers)
+                if isinstance(message, _Log):
+                    log.log(message.level, message.text)
+                    continue
                 if isinstance(message, _Next):
                     break
                 if isinstance(message, _End):
@@ -184,10 +197,14 @@ def _interrupts_held() -> Iterator[None]:
 
 def _work(work: Work, number: int, connection: Connection) -> None:
     """A process's life."""
+    told: deque[_Log] = deque()
+    _tell(told if work.turn is not None or number == 0 else deque(maxlen=0))
     try:
         with ThreadPoolExecutor(work.threads, thread_name_prefix="encode") as pool:
             preparer = Preparer(work.columns, fps=work.fps, pool=pool, ahead=2 * work.threads)
             for message in _messages(work, number, preparer):
+                while told:
+                    connection.send(told.popleft())
                 connection.send(message)
         return
     except (BrokenPipeError, ConnectionResetError):
@@ -199,6 +216,19 @@ def _work(work: Work, number: int, connection: Connection) -> None:
         reason = _Failure(text, is_ours=True)
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.send(reason)
+
+
+def _tell(told: deque[_Log]) -> None:
+    """Let our own messages go to the process that was asked, which knows how to print them."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(_Log(record.levelno, record.getMessage()))
+
+    ours = logging.getLogger("dp_hub")
+    ours.addHandler(Handler())
+    ours.propagate = False
+    ours.setLevel(logging.INFO)
 
 
 def _messages(work: Work, number: int, preparer: Preparer) -> Iterator[Any]:

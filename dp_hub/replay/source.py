@@ -61,13 +61,22 @@ class Converter(Protocol):
         ...
 
     def describe(self, path: Path) -> Source:
-        """What is at ``path``. Raises DataError where it does not hold together."""
+        """What is at ``path``. Raises DataError where it does not hold together.
+
+        Of many files one may be bad. A format that takes ``skip_bad`` by keyword as well is asked
+        with ``skip_bad=True`` where bad episodes are to be left out, and describes the others:
+        ``n_episodes`` counts the bad ones too, `episodes` raises when their turn comes.
+        """
         ...
 
     def episodes(
         self, path: Path, *, drop: Collection[str] = (), start: int = 0
     ) -> Iterator[Episode]:
-        """Its episodes in order, from number ``start`` on, without the keys in ``drop``."""
+        """Its episodes in order, from number ``start`` on, without the keys in ``drop``.
+
+        Entered again behind an episode that raised, and by several processes at places of their
+        own: to begin at any ``start`` should cost little more than the episode itself.
+        """
         ...
 
 

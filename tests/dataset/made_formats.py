@@ -144,6 +144,7 @@ def _streams(number: int, one: dict[str, Any]) -> dict[str, Stream]:
         flags += [(begin, True), (begin + tenths / 10, False)]
     end_s = flags[-1][0] + 2.0
     joints, command = (np.arange(0.0, end_s + 1, 1 / hz) for hz in (25, 7))
+    command = command[command >= one.get("command_from_s", 0.0)]
     values = rng.normal(size=(len(command), 2)).astype(np.float32)
     if one.get("bad") == "nan":
         values[:] = np.nan

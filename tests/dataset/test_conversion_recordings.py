@@ -42,7 +42,7 @@ def test_the_mapping_and_the_report_are_kept_in_the_dataset(made, streams):
     assert source["mapping"]["fps"] == 10
     assert load_again(source["mapping"]) == load_mapping(made / "m.yaml")
     report = read_report(made / "out/ds")
-    assert report == done.alignment
+    assert report.to_json() == done.alignment.to_json()
     assert report.episodes == 7
     assert set(report.streams) == {"/joints", "/command"}
     assert (made / "out/ds/meta/alignment.png").read_bytes().startswith(b"\x89PNG")
@@ -66,18 +66,6 @@ def test_interrupted_after_every_episode_it_ends_bit_equal(made, streams, worker
     assert files_of(made / "out/ds") == files_of(made / "out/whole")
 
 
-@pytest.mark.parametrize("n_episodes", range(1, 8))
-def test_interrupted_once_anywhere_it_ends_bit_equal(made, streams, n_episodes):
-    convert("made-streams", streams, made / "out/whole", mapping=made / "m.yaml")
-    with pytest.raises(KeyboardInterrupt):
-        convert(
-            "made-streams", streams, made / "out/ds", mapping=made / "m.yaml",
-            on_progress=interrupt_at(n_episodes),
-        )  # fmt: skip
-    convert("made-streams", streams, made / "out/ds", mapping=made / "m.yaml")
-    assert files_of(made / "out/ds") == files_of(made / "out/whole")
-
-
 BAD = [
     {"flags": [5]},
     {"flags": [5, 6], "bad": "read"},
@@ -87,7 +75,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_bad_recordings_and_bad_parts_of_them_are_left_out_and_it_goes_on(made, workers):
     (made / "m.yaml").write_text(MAPPING)
     source = write_streams(made / "streams.json", BAD)
@@ -155,3 +143,19 @@ def test_rows_go_through_a_mapping_too(made, pusht_first5_zip):
     assert done.written.fps == 10
     convert("zarr", pusht_first5_zip, made / "out/two", mapping=made / "m.yaml", workers=2)
     assert files_of(made / "out/ds") == files_of(made / "out/two")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_mapping_tells_is_heard_from_other_processes_once(made, caplog, workers):
+    # The command begins late: an episode before it is left out, which is told.
+    (made / "m.yaml").write_text(MAPPING)
+    source = write_streams(
+        made / "streams.json", [{"flags": [5]}, {"flags": [5, 6, 7], "command_from_s": 4.4}]
+    )
+    with caplog.at_level("INFO"):
+        done = convert(
+            "made-streams", source, made / "out/ds", mapping=made / "m.yaml", workers=workers
+        )
+    assert done.written.n_episodes == 3
+    told = [r.message for r in caplog.records if "bag_1" in r.message]
+    assert len(told) == 1, told
