@@ -15,6 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from dp_hub_converters.hdf5_bytes import FileBytes
 
 from dp_hub.errors import DataError
 
@@ -89,7 +90,7 @@ def open_hdf5(path: Path) -> h5py.File:
     with damage_told(path):
         if not h5py.is_hdf5(path):
             raise DataError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes)", hint=AGAIN)
-        return h5py.File(path, "r")
+        return h5py.File(FileBytes(path), "r")
 
 
 def arrays_below(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
@@ -209,7 +210,7 @@ def _check_sizes(array: h5py.Dataset, where: str) -> None:
             "would read what is missing as zeros",
             hint=f"{AGAIN}, or leave it out with --drop {_key(where)}",
         )
-    if max(stored, claimed) > Path(array.file.filename).stat().st_size:
+    if max(stored, claimed) > array.file.id.get_filesize():
         raise DataError(f"{where} claims more bytes than the file has", hint=AGAIN)
     least = _bytes(array, (1, *array.shape[1:]) if chunks is None else chunks)
     if array.ndim and least > MAX_PIECE_BYTES:
@@ -225,14 +226,16 @@ def _bytes(array: h5py.Dataset, shape: tuple[int, ...]) -> int:
 
 def read_numbers(array: h5py.Dataset, where: str) -> np.ndarray:
     """All of an array. Raises DataError as `check_readable`, or if it is too large for memory."""
-    check_readable(array, where)
-    if array.nbytes > MAX_ARRAY_BYTES:
+    with damage_told(where):
+        check_readable(array, where)
+        values = None if array.nbytes > MAX_ARRAY_BYTES else np.asarray(array[()])
+    if values is None:
         raise DataError(
             f"{where} is {array.nbytes / 1e6:,.0f} MB of {array.dtype} in one episode; only uint8 "
             "pictures may be as large",
             hint=f"leave it out with --drop {_key(where)}",
         )
-    return np.asarray(array[()])
+    return values
 
 
 def facts_of(node: Any, *, long: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -247,12 +250,20 @@ def facts_of(node: Any, *, long: bool = False) -> tuple[dict[str, Any], list[str
     """
     facts, out = {}, []
     for name in sorted(node.attrs):
-        value = plain(node.attrs[name], long=long)
+        value = plain(attribute(node, name), long=long)
         if value is None:
             out.append(name)
         else:
             facts[name] = value
     return facts, out
+
+
+def attribute(node: Any, name: str) -> Any:
+    """An attribute as h5py gives it; None if there is none, or a list too long to be a fact."""
+    if name not in node.attrs:
+        return None
+    shape = node.attrs.get_id(name).shape
+    return node.attrs[name] if math.prod(shape or ()) <= _MAX_FACT_NUMBERS else None
 
 
 def plain(value: Any, *, long: bool = False) -> Any:

@@ -62,6 +62,7 @@ def _leaf(path: Path, name: str, array: h5py.Dataset, space: Mapping[str, Any] |
 
 
 def _texts(array: h5py.Dataset, where: str, count: int) -> list[str]:
-    check_stored(array, where)
-    values = np.asarray(array[:count]).tolist()
+    with damage_told(where):
+        check_stored(array, where)
+        values = np.asarray(array[:count]).tolist()
     return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]

@@ -108,10 +108,10 @@ class Robomimic:
         """Its demos from number ``start`` on, in the order of files and numbers."""
         found = self._look(path)
         found.kinds.check(drop)
-        file: h5py.File | None = None
+        file, path = None, None
         for demo in found.demos[start:]:
-            if file is None or file.filename != str(demo.path):
-                file = open_hdf5(demo.path)
+            if file is None or path != demo.path:
+                file, path = open_hdf5(demo.path), demo.path
             with damage_told(f"{demo.path}: {demo.group}"):
                 data, scalars = self._values(file, demo, drop)
             yield Episode(data, task=demo.task, metadata=demo.facts | scalars)
