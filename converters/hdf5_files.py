@@ -15,6 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from dp_hub_converters.hdf5_bytes import FileBytes
 
 from dp_hub.errors import DataError
 
@@ -89,7 +90,7 @@ def open_hdf5(path: Path) -> h5py.File:
     with damage_told(path):
         if not h5py.is_hdf5(path):
             raise DataError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes)", hint=AGAIN)
-        return h5py.File(path, "r")
+        return h5py.File(FileBytes(path), "r")
 
 
 def arrays_below(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
@@ -137,8 +138,13 @@ def _some(group: h5py.Group) -> str:
     return ", ".join(names[:12]) + more or "nothing"
 
 
-def check_readable(array: h5py.Dataset, where: str) -> None:
+def check_readable(array: h5py.Dataset, where: str, key: str) -> None:
     """Whether an array holds numbers that are really there and can be decoded.
+
+    Args:
+        array: the array.
+        where: its file and place in it, for messages.
+        key: what an episode calls it, likewise.
 
     Raises:
         DataError: it holds something else, is compressed with something that is not installed, was
@@ -147,12 +153,12 @@ def check_readable(array: h5py.Dataset, where: str) -> None:
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"{where} holds {_kind(array.dtype)}; a dataset stores numbers and pictures",
-            hint=f"leave it out with --drop {_key(where)}",
+            hint=f"leave it out with --drop {key}",
         )
-    check_stored(array, where)
+    check_stored(array, where, key)
 
 
-def check_stored(array: h5py.Dataset, where: str) -> None:
+def check_stored(array: h5py.Dataset, where: str, key: str) -> None:
     """As `check_readable`, whatever the array holds."""
     plist = array.id.get_create_plist()
     if array.is_virtual or plist.get_external_count():
@@ -161,7 +167,7 @@ def check_stored(array: h5py.Dataset, where: str) -> None:
             hint="make it one whole file first, with h5repack",
         )
     _check_filters(plist, where)
-    _check_sizes(array, where)
+    _check_sizes(array, where, key)
 
 
 def _kind(dtype: np.dtype) -> str:
@@ -172,10 +178,6 @@ def _kind(dtype: np.dtype) -> str:
     if h5py.check_vlen_dtype(dtype):
         return "arrays of differing lengths"
     return "compound values" if dtype.names else f"{dtype} values"
-
-
-def _key(where: str) -> str:
-    return where.split(": ", 1)[-1].split("/", 1)[-1]
 
 
 def _check_filters(plist: Any, where: str) -> None:
@@ -191,7 +193,7 @@ def _check_filters(plist: Any, where: str) -> None:
             )
 
 
-def _check_sizes(array: h5py.Dataset, where: str) -> None:
+def _check_sizes(array: h5py.Dataset, where: str, key: str) -> None:
     stored, chunks = array.id.get_storage_size(), array.chunks
     if chunks is None:
         missing = array.nbytes > stored
@@ -207,9 +209,9 @@ def _check_sizes(array: h5py.Dataset, where: str) -> None:
         raise DataError(
             f"{where} was not written in whole: {array.shape} {array.dtype} was announced; HDF5 "
             "would read what is missing as zeros",
-            hint=f"{AGAIN}, or leave it out with --drop {_key(where)}",
+            hint=f"{AGAIN}, or leave it out with --drop {key}",
         )
-    if max(stored, claimed) > Path(array.file.filename).stat().st_size:
+    if max(stored, claimed) > array.file.id.get_filesize():
         raise DataError(f"{where} claims more bytes than the file has", hint=AGAIN)
     least = _bytes(array, (1, *array.shape[1:]) if chunks is None else chunks)
     if array.ndim and least > MAX_PIECE_BYTES:
@@ -223,16 +225,18 @@ def _bytes(array: h5py.Dataset, shape: tuple[int, ...]) -> int:
     return int(array.dtype.itemsize) * math.prod(shape)
 
 
-def read_numbers(array: h5py.Dataset, where: str) -> np.ndarray:
+def read_numbers(array: h5py.Dataset, where: str, key: str) -> np.ndarray:
     """All of an array. Raises DataError as `check_readable`, or if it is too large for memory."""
-    check_readable(array, where)
-    if array.nbytes > MAX_ARRAY_BYTES:
+    with damage_told(where):
+        check_readable(array, where, key)
+        values = None if array.nbytes > MAX_ARRAY_BYTES else np.asarray(array[()])
+    if values is None:
         raise DataError(
             f"{where} is {array.nbytes / 1e6:,.0f} MB of {array.dtype} in one episode; only uint8 "
             "pictures may be as large",
-            hint=f"leave it out with --drop {_key(where)}",
+            hint=f"leave it out with --drop {key}",
         )
-    return np.asarray(array[()])
+    return values
 
 
 def facts_of(node: Any, *, long: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -247,12 +251,20 @@ def facts_of(node: Any, *, long: bool = False) -> tuple[dict[str, Any], list[str
     """
     facts, out = {}, []
     for name in sorted(node.attrs):
-        value = plain(node.attrs[name], long=long)
+        value = plain(attribute(node, name), long=long)
         if value is None:
             out.append(name)
         else:
             facts[name] = value
     return facts, out
+
+
+def attribute(node: Any, name: str) -> Any:
+    """An attribute as h5py gives it; None if there is none, or a list too long to be a fact."""
+    if name not in node.attrs:
+        return None
+    shape = node.attrs.get_id(name).shape
+    return node.attrs[name] if math.prod(shape or ()) <= _MAX_FACT_NUMBERS else None
 
 
 def plain(value: Any, *, long: bool = False) -> Any:
