@@ -13,19 +13,21 @@ small   Many small episodes, as a zarr replay buffer and as HDF5, beside the wri
 memory  A source of many gigabytes of pictures, made while it is read; the peak of all processes.
 
 Every run is a process of its own, and what is compared runs in turns, so that a busy machine is
-busy for both; the best of each counts. The load of the machine is printed with the results.
+busy for both; the best of each counts. Work per CPU-second counts user and system time of all
+processes: it says more on a machine that others use too. Its load is printed with the results.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,8 @@ def video(folder: Path, options: argparse.Namespace) -> Any:
     """Encoding again, beside ffmpeg."""
     source = folder / "reordered"
     _child("make-videos", source, options.frames, options.videos, "reordered")
-    yield "| codec | who | frames/s | of ffmpeg's libraries |"
-    yield "|---|---|---|---|"
+    yield "| codec | who | frames/s | of ffmpeg's | frames/CPU-s | of ffmpeg's |"
+    yield "|---|---|---|---|---|---|"
     for codec in options.codecs:
         sides: dict[str, list[Any]] = {"ffmpeg's libraries": ["libraries", source, codec]}
         if shutil.which("ffmpeg"):
@@ -71,8 +73,7 @@ def video(folder: Path, options: argparse.Namespace) -> Any:
             sides[f"dp_hub, --workers {workers}"] = ["convert", source, codec, workers]
         rates = _in_turns(folder, sides, options.repeat)
         for name, rate in rates.items():
-            share = rate / rates["ffmpeg's libraries"]
-            yield f"| {codec} | {name} | {rate:,.0f} | {share:.2f} |"
+            yield rate.row(codec, name, of=rates["ffmpeg's libraries"])
 
 
 def copy(folder: Path, options: argparse.Namespace) -> Any:
@@ -84,16 +85,17 @@ def copy(folder: Path, options: argparse.Namespace) -> Any:
     rates = _in_turns(folder, sides, options.repeat)
     n_bytes = sum(p.stat().st_size for p in source.rglob("*.mp4"))
     frames = options.frames * options.videos
-    yield f"| {n_bytes / 1e6:.0f} MB of video, {frames:,} frames | frames/s | MB/s |"
-    yield "|---|---|---|"
+    yield f"| {n_bytes / 1e6:.0f} MB of video, {frames:,} frames | frames/s | frames/CPU-s | MB/s |"
+    yield "|---|---|---|---|"
     for name, rate in rates.items():
-        yield f"| {name} | {rate:,.0f} | {rate * n_bytes / frames / 1e6:,.1f} |"
+        speed = rate.wall * n_bytes / frames / 1e6
+        yield f"| {name} | {rate.wall:,.0f} | {rate.cpu:,.0f} | {speed:,.1f} |"
 
 
 def small(folder: Path, options: argparse.Namespace) -> Any:
     """Many small episodes."""
-    yield "| episodes | who | episodes/s | of the writer alone |"
-    yield "|---|---|---|---|"
+    yield "| episodes | who | episodes/s | of the writer's | episodes/CPU-s | of the writer's |"
+    yield "|---|---|---|---|---|---|"
     for format_name, size in (("zarr", 0), ("robomimic", 0), ("zarr", 32)):
         source = (
             folder / f"small_{format_name}_{size}.{'zarr' if format_name == 'zarr' else 'hdf5'}"
@@ -105,7 +107,7 @@ def small(folder: Path, options: argparse.Namespace) -> Any:
         rates = _in_turns(folder, sides, options.repeat)
         kind = f"{format_name}, {f'{size} px pictures' if size else 'numbers only'}"
         for name, rate in rates.items():
-            yield f"| {kind} | {name} | {rate:,.0f} | {rate / rates['the writer']:.2f} |"
+            yield rate.row(kind, name, of=rates["the writer"])
 
 
 def memory(folder: Path, options: argparse.Namespace) -> Any:
@@ -118,7 +120,7 @@ def memory(folder: Path, options: argparse.Namespace) -> Any:
     yield "|---|---|---|"
     for workers in options.workers:
         told = _run(folder, ["convert-large", folder / "large.json", workers], folder / "installed")
-        rate = told["frames"] / told["seconds"]
+        rate = told["done"] / told["seconds"]
         yield f"| --workers {workers} | {rate:,.0f} | {told['peak_mb']:,.0f} |"
 
 
@@ -130,18 +132,33 @@ def _machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores, load {load:.1f} before"
 
 
-def _in_turns(folder: Path, sides: dict[str, list[Any]], repeat: int) -> dict[str, float]:
-    """The best rate of each side."""
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+@dataclass(frozen=True)
+class Rate:
+    """The best of some runs: things done per second, and per second of all cores' work."""
+
+    wall: float
+    cpu: float
+
+    def row(self, *names: str, of: "Rate") -> str:
+        """A line of a table, with the share of another rate."""
+        cells = [*names, f"{self.wall:,.0f}", f"{self.wall / of.wall:.2f}"]
+        return f"| {' | '.join([*cells, f'{self.cpu:,.0f}', f'{self.cpu / of.cpu:.2f}'])} |"
+
+
+def _in_turns(folder: Path, sides: dict[str, list[Any]], repeat: int) -> dict[str, Rate]:
+    """The best rates of each side."""
+    seen: dict[str, list[Rate]] = {name: [] for name in sides}
     for _ in range(repeat):
         for name, words in sides.items():
             told = _run(folder, words)
-            rates[name].append(told["done"] / told["seconds"])
-    for name, seen in rates.items():
-        told = ", ".join(f"{rate:,.0f}" for rate in seen)
-        median = statistics.median(seen)
-        print(f"<!-- {name}: {told}; median {median:,.0f} -->", file=sys.stderr, flush=True)
-    return {name: max(seen) for name, seen in rates.items()}
+            seen[name].append(Rate(told["done"] / told["seconds"], told["done"] / told["cpu"]))
+    for name, rates in seen.items():
+        told = ", ".join(f"{one.wall:,.0f} ({one.cpu:,.0f})" for one in rates)
+        print(f"<!-- {name}: {told} -->", file=sys.stderr, flush=True)
+    return {
+        name: Rate(max(one.wall for one in rates), max(one.cpu for one in rates))
+        for name, rates in seen.items()
+    }
 
 
 def _run(folder: Path, words: list[Any], path: Path | None = None) -> dict[str, Any]:
@@ -264,7 +281,7 @@ def libraries(source: str, target: str, codec: str) -> None:
     options = {key: value for key, value in options.items() if key != "svtav1-params"}
     os.environ.setdefault("SVT_LOG", "1")
     Path(target).mkdir()
-    began, n = time.perf_counter(), 0
+    began, n = _clock(), 0
     for i, path in enumerate(sorted(Path(source).rglob("*.mp4"))):
         n += _encode_again(path, Path(target) / f"{i}.mp4", encoder, options, plain=False)
     _tell(n, began)
@@ -277,7 +294,7 @@ def program(source: str, target: str, codec: str) -> None:
     encoder, options = CODECS[codec]
     words = [word for key, value in options.items() for word in (f"-{key}", value)]
     Path(target).mkdir()
-    began, n = time.perf_counter(), 0
+    began, n = _clock(), 0
     for i, path in enumerate(sorted(Path(source).rglob("*.mp4"))):
         out = Path(target) / f"{i}.mp4"
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-c:v", encoder, "-g", "2", *words]
@@ -298,7 +315,7 @@ def convert_videos(source: str, target: str, codec: str, workers: str) -> None:
     import dp_hub.dataset.video  # noqa: F401  # imports are not counted on any side
     from dp_hub.dataset.convert import convert
 
-    began = time.perf_counter()
+    began = _clock()
     asked = None if codec == "as it is" else codec
     done = convert("lerobot", source, target, images="video", codec=asked, workers=int(workers))
     column = next(c for c in done.written.columns if c.is_visual)
@@ -308,7 +325,7 @@ def convert_videos(source: str, target: str, codec: str, workers: str) -> None:
 
 def files(source: str, target: str) -> None:
     """Reading and writing the videos' bytes, until they are on the disk."""
-    began = time.perf_counter()
+    began = _clock()
     Path(target).mkdir()
     n = 0
     for path in sorted(Path(source).rglob("*.mp4")):
@@ -366,7 +383,7 @@ def writer(source: str, target: str, format_name: str) -> None:
         Episode({key: np.asarray(values) for key, values in one.data.items()})
         for one in converter.episodes(Path(source))
     ]
-    began = time.perf_counter()
+    began = _clock()
     with DatasetWriter(
         target, plan_columns(episodes[0].data), fps=10, work=Path(f"{target}.work"), commit_s=10
     ) as making:
@@ -382,7 +399,7 @@ def convert_small(source: str, target: str, format_name: str, workers: str) -> N
     from dp_hub.dataset.formats import load_converter
 
     load_converter(format_name)
-    began = time.perf_counter()
+    began = _clock()
     done = convert(format_name, source, target, fps=10, workers=int(workers))
     _tell(done.written.n_episodes, began)
 
@@ -391,10 +408,9 @@ def convert_large(source: str, target: str, workers: str) -> None:
     """A source that is made while it is read."""
     from dp_hub.dataset.convert import convert
 
-    began = time.perf_counter()
+    began = _clock()
     done = convert("made-large", source, target, workers=int(workers))
-    seconds = time.perf_counter() - began
-    print(json.dumps({"frames": 2 * done.written.n_frames, "seconds": seconds}))
+    _tell(2 * done.written.n_frames, began)
 
 
 def _install_large(folder: Path) -> None:
@@ -444,8 +460,15 @@ class Large:
 """
 
 
-def _tell(done: int, began: float) -> None:
-    print(json.dumps({"done": done, "seconds": time.perf_counter() - began}))
+def _clock() -> tuple[float, float]:
+    """Wall seconds, and CPU seconds of this process and those that have ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def _tell(done: int, began: tuple[float, float]) -> None:
+    wall, cpu = (now - then for now, then in zip(_clock(), began, strict=True))
+    print(json.dumps({"done": done, "seconds": wall, "cpu": cpu}))
 
 
 CHILDREN = {
