@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,13 @@ class Journal:
 
 def lines_of(entries: Iterable[Entry]) -> bytes:
     """The entries as they stand in the file."""
-    plain = ({k: v for k, v in asdict(entry).items() if v is not None} for entry in entries)
-    return "".join(f"{json.dumps(values)}\n" for values in plain).encode()
+    return "".join(f"{json.dumps(_plain(entry))}\n" for entry in entries).encode()
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    values: dict[str, Any] = {"after": vars(entry.after), "episodes": entry.episodes}
+    values |= {"bad": vars(entry.bad)} if entry.bad else {}
+    return values | ({"report": entry.report} if entry.report is not None else {})
 
 
 def entries_up_to(n_episodes: int, lines: Iterable[bytes]) -> list[Entry]:

@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+
+from dp_hub.replay.buffer import write_replay
 
 
 def dp_hub(*arguments, **options):
@@ -81,9 +84,40 @@ def test_real_buffer_with_a_missing_chunk_is_refused(tmp_path, shared_data):
     assert "note: data/obs: 1 chunks are not stored, read as fill" in filled.stdout
 
 
-def test_help_lists_the_installed_formats():
+def test_help_lists_the_installed_formats_with_options_and_what_they_need():
+    began = time.monotonic()
     done = dp_hub("convert", "--help")
-    assert "installed: lerobot, zarr" in done.stdout
+    text = " ".join(done.stdout.partition("Formats:")[2].split())
+    assert time.monotonic() - began < 5  # 0.3 s on a machine at rest
+    assert "zarr Diffusion Policy's replay buffer" in text
+    assert "options: missing_chunks=error|fill" in text
+    assert 'needs: pip install "dp_hub[hdf5]"' in text
+
+
+def test_left_out_episodes_are_told_at_once_and_in_the_end(tmp_path):
+    rng = np.random.default_rng(0)
+    episodes = [{"action": rng.normal(size=(4, 2))} for _ in range(4)]
+    episodes[2]["action"][1] = np.nan
+    source = write_replay(tmp_path / "in.zarr", episodes, {})
+    words = ["convert", "zarr", source, "--to", tmp_path / "ds"]
+    stopped = dp_hub(*words)
+    assert stopped.returncode == 1 and "action of episode 2 is" in stopped.stderr
+    done = dp_hub(*words, "--skip-bad", "--workers", "2")
+    assert done.returncode == 0
+    assert "left out: episode 2 (episode 2): action of episode 2 is" in done.stderr
+    told = "1 bad episode was left out (also listed in meta/dp_hub.json):\n  2 (episode 2): action"
+    assert told in done.stdout
+    assert "3 episodes, 12 frames" in done.stdout
+
+
+def test_a_mapping_and_names_for_keys_exclude_each_other(tmp_path, pusht_first5_zip):
+    (tmp_path / "m.yaml").write_text("features: {action: {from: action}}\n")
+    words = ["convert", "zarr", pusht_first5_zip, "--to", tmp_path / "ds"]
+    words += ["--mapping", tmp_path / "m.yaml"]
+    assert "both --mapping and --map" in dp_hub(*words, "--map", "state=x").stderr
+    done = dp_hub(*words)
+    assert done.returncode == 0
+    assert "5 episodes, 738 frames at 10 Hz" in done.stdout
 
 
 def test_interrupt_leaves_nothing_at_the_target_and_the_same_command_goes_on(tmp_path, pusht_zip):
