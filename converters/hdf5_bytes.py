@@ -1,7 +1,8 @@
 """The bytes of an HDF5 file as the library reads them, with what would make it hang refused.
 
 Texts and rows of differing lengths lie in heaps; one whose free space is zeroed, as in a file with
-a hole, is walked forever in C, where nothing can stop it. Here it is looked at first.
+a hole, is walked forever in C, where nothing can stop it; and a text is given as much memory as
+it claims to need. Here both are looked at first.
 """
 
 import atexit
@@ -9,12 +10,16 @@ import fcntl
 import gc
 import io
 import os
+import re
 import weakref
 from pathlib import Path
 
 import h5py
 
 _HEAP = b"GCOL\x01\0\0\0"  # the beginning of a global heap collection
+# An attribute that is one text: its type, a single value, and how long it claims to be.
+_TEXT = re.compile(rb"\x19..\0\x10\0{3}\x10\0{3}\x01\0{5}\x08\0{5}[\x01\x02]\0{7}(.{4})", re.DOTALL)
+_METADATA_BYTES = 1 << 16  # reads that are longer are of arrays
 _HEADER_BYTES = 16  # of a heap, and of each object in it
 _MAX_HEAP_BYTES = 1 << 30
 _open: "weakref.WeakSet[FileBytes]" = weakref.WeakSet()
@@ -69,11 +74,18 @@ class FileBytes(io.RawIOBase):
             data, found = bytes(buffer[:n]), -1
             while (found := data.find(_HEAP, found + 1)) >= 0:
                 self._check_heap(self._at + found)
+            if n <= _METADATA_BYTES:
+                self._check_texts(data)
             self._at += n
             return n
         finally:
             if collecting:
                 gc.enable()
+
+    def _check_texts(self, data: bytes) -> None:
+        for length in _TEXT.findall(data):
+            if int.from_bytes(length, "little") > os.fstat(self._descriptor).st_size:
+                raise OSError("a text claims to be longer than the file")
 
     def _check_heap(self, start: int) -> None:
         size, at = self._number(start + 8), _HEADER_BYTES

@@ -171,6 +171,20 @@ def test_nothing_outside_the_file_is_read(tmp_path):
     convert_fails(path, "is kept in other files")
 
 
+def test_a_text_that_claims_gigabytes_and_a_heap_with_a_hole_are_refused(tmp_path):
+    path = demo_with(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["env_args"] = "{" * 155
+    whole = path.read_bytes()
+    heap = whole.index(b"GCOL")
+    assert whole.count((155).to_bytes(4, "little") + heap.to_bytes(8, "little")) == 1
+    place = whole.index((155).to_bytes(4, "little") + heap.to_bytes(8, "little"))
+    path.write_bytes(whole[: place + 3] + b"\xe3" + whole[place + 4 :])
+    convert_fails(path, "claims to be longer than the file")
+    path.write_bytes(whole[: heap + 192] + bytes(4096 - 192) + whole[heap + 4096 :])
+    convert_fails(path, "heap at byte .* is damaged")
+
+
 def test_groups_within_themselves_end(tmp_path):
     path = demo_with(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:
