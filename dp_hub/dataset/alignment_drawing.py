@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dp_hub.dataset.overview_drawing import printable
 from dp_hub.replay.alignment import AlignmentReport, StreamReport
 from dp_hub.replay.offset_trace import OffsetTrace
 
@@ -70,7 +71,7 @@ def _draw_stream(
         return figure.add_axes((_LEFT / _WIDTH, 1 - (y + tall) / height, width, tall / height))
 
     edges = np.concatenate(([0], np.cumsum(one.trace.steps))) / steps_per_unit
-    label = f"{name[-60:]}   {_told(one)}"
+    label = f"{printable(name)[-60:]}   {_told(one)}"
     y = top + 0.2
     figure.text(
         _LEFT / _WIDTH, 1 - (top + 0.1) / height, label,

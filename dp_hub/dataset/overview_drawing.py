@@ -87,10 +87,10 @@ class _Sheet:
         Names of joints often differ at their ends only, so the end stays.
         """
         drawn = self.page.text(
-            x, y, _printable(words), ha=align, va="center", color=colour, parse_math=False,
+            x, y, printable(words), ha=align, va="center", color=colour, parse_math=False,
             fontproperties=_font(size, bold=bold),
         )  # fmt: skip
-        whole = _printable(words)
+        whole = printable(words)
         kept = len(whole)
         while room is not None and kept > 2 and self._width(drawn) > room:
             kept -= 1
@@ -108,7 +108,7 @@ def _font(size: float, *, bold: bool = False) -> FontProperties:
     return FontProperties(family=_FONT, size=size, weight="bold" if bold else "normal")
 
 
-def _printable(words: str) -> str:
+def printable(words: str) -> str:
     """``words`` on one line, with a box for what the font cannot show."""
     known = get_font(findfont(_font(9))).get_charmap()
     return "".join(c if ord(c) in known else "□" for c in " ".join(words.split()))

@@ -145,7 +145,12 @@ class StreamReport:
     def from_json(kept: Mapping[str, Any]) -> "StreamReport":
         """The report of `to_json`. Raises DataError if it is none."""
         try:
-            values = {one.name: kept[one.name] for one in fields(StreamReport)}
+            kinds: dict[Any, Any] = {str: str, int: int, float: float}
+            values: dict[str, Any] = {
+                one.name: kinds[one.type](kept[one.name])
+                for one in fields(StreamReport)
+                if one.type in kinds
+            }
             values["ages"] = {int(bin_): int(n) for bin_, n in kept["ages"].items()}
             values["trace"] = OffsetTrace.from_json(kept["trace"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:

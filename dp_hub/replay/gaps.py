@@ -1,8 +1,8 @@
 """Where the streams of a recording are all there: the grids of its episodes.
 
 A grid begins when every stream has its first value. Streams that run at the grid's own rate jitter
-around it; where the first step lies between their clusters of times, none of them is doubled here
-and left out there, so a grid begins up to one step later than it could.
+around it; where steps lie between their clusters of times, none of them is doubled here and left
+out there. So a grid begins up to one step later than it could.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,8 @@ OnGap = Literal["split", "reject", "error", "keep"]
 Span = tuple[float, float]
 
 _SAME_RATE = 0.02  # a period this close to the grid's is the grid's
-_ROOM = 0.25  # of a step: less between clusters of times, and they are not told apart
+_ROOM = 0.25  # of a step, behind the first one, that is kept clear of values
+_MOST_LATE = 0.05  # of the values come there nevertheless
 MOST_STEPS = 100_000_000
 
 
@@ -244,22 +245,27 @@ def _grid(span: Span, tracks: Sequence[_Track], rate: Fraction) -> Grid:
 
 
 def _phase(span: Span, tracks: Sequence[_Track], fps: float) -> float:
-    """Where the grid starts after the beginning of ``span``, in steps from 0 to 1."""
-    phases = [
-        np.remainder((track.times_s[inside] - span[0]) * fps, 1.0)
+    """Where the grid starts after the beginning of ``span``, in steps from 0 to 1.
+
+    Right after the values that come every step, where the fewest come in the next quarter of one.
+    """
+    within = [
+        track.times_s[slice(*np.searchsorted(track.times_s, span))]
         for track in tracks
         if track.how.used_method == "hold" and _at_rate(track, fps)
-        and (inside := (track.times_s >= span[0]) & (track.times_s < span[1])).any()
-    ]  # fmt: skip
-    if not phases:
+    ]
+    around = np.sort(np.remainder((np.concatenate([*within, []]) - span[0]) * fps, 1.0))
+    if not len(around):
         return 0.0
-    around = np.sort(np.concatenate(phases))
-    room = np.diff(np.append(around, around[0] + 1))
-    widest = int(np.argmax(room))
-    if room[widest] < _ROOM:
-        return 0.0
-    late = float(around[widest])
-    return 0.0 if 1 - late <= SAME_S * fps or late <= SAME_S * fps else late
+    twice = np.concatenate([around, around + 1])
+    place = np.arange(len(around))
+    late = np.searchsorted(twice, around + _ROOM, side="right") - 1 - place
+    room = twice[place + 1] - around
+    best = int(np.lexsort((-room, late))[0])
+    if late[best] > _MOST_LATE * len(around):
+        return 0.0  # at another rate after all, or without any
+    phase = float(around[best])
+    return 0.0 if min(phase, 1 - phase) <= SAME_S * fps else phase
 
 
 def _at_rate(track: _Track, fps: float) -> bool:
@@ -275,5 +281,6 @@ def _gap_told(gap: Gap, count: int) -> str:
 
 
 def _nothing_told(whole: Span, gaps: Sequence[Gap], rate: Fraction) -> str:
-    between = f"{len(gaps)} gaps leave" if gaps else "the streams leave"
+    many = f"{len(gaps)} gaps leave" if len(gaps) > 1 else "the gap leaves"
+    between = many if gaps else "the streams leave"
     return f"{between} no step at {float(rate):g} fps from {whole[0]:.3f} to {whole[1]:.3f} s"

@@ -139,7 +139,10 @@ def _numbers(values: Any, name: str, size: int) -> np.ndarray:
     try:
         numbers = np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        raise DataError(f"rotations written as {name} are numbers, not {values!r:.80}") from None
+        raise DataError(
+            f"rotations written as {name} are numbers, not {values!r:.80}",
+            hint="take a stream of numbers",
+        ) from None
     if numbers.ndim == 0 or numbers.shape[-1] != size:
         raise DataError(
             f"a rotation written as {name} has {size} numbers, not an array of {numbers.shape}",

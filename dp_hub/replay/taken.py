@@ -16,8 +16,8 @@ _SEEK = 64  # frames that are decoded rather than sought behind
 class Taken:
     """Values of a source by number: ``source[numbers]`` that is read when it is sliced.
 
-    Each value of the source is read once for each slice, and a video from the beginning to the end
-    is decoded once. Numbers may repeat; they are best in order.
+    Read from the beginning to the end, slice by slice, each value of the source is read once and
+    in order, so that what decodes forwards never goes back. Numbers may repeat.
 
     Args:
         source: ``(n, ...)``: an array, a `VideoClip`, or anything with ``len``, ``shape``,
@@ -31,6 +31,7 @@ class Taken:
         self.shape = (len(self.numbers), *source.shape[1:])
         self.dtype, self.ndim = np.dtype(source.dtype), len(self.shape)
         self._frames = _Forward(source) if isinstance(source, VideoClip) else None
+        self._last: tuple[int, np.ndarray] | None = None  # the slice after often begins with it
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -40,7 +41,17 @@ class Taken:
         wanted, place = np.unique(self.numbers[part], return_inverse=True)
         if not len(wanted):
             return np.empty((0, *self.shape[1:]), self.dtype)
-        return self._read(wanted)[place]
+        last = self._last
+        if last is None or wanted[0] != last[0]:
+            read = self._read(wanted)
+        elif len(wanted) == 1:
+            read = last[1][None]
+        else:
+            read = np.concatenate([last[1][None], self._read(wanted[1:])])
+        if not isinstance(self.source, np.ndarray):
+            self._last = int(wanted[-1]), read[-1].copy()
+        in_order = len(wanted) == len(place) and place[0] == 0 and bool((np.diff(place) == 1).all())
+        return read if in_order else read[place]
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -78,7 +89,6 @@ class _Forward:
         self._lock = threading.Lock()
         self._frames: Generator[np.ndarray, None, None] | None = None
         self._next = 0  # number of the frame that comes next
-        self._last: np.ndarray | None = None  # the one before
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
         """uint8 ``(k, H, W, 3)`` of growing numbers. Raises DataError as `VideoClip.frames`."""
@@ -89,22 +99,23 @@ class _Forward:
         return out
 
     def _frame(self, number: int) -> np.ndarray:
-        if self._last is not None and number == self._next - 1:
-            return self._last
         if self._frames is None or not self._next <= number < self._next + _SEEK:
             self._seek(number)
-        assert self._frames is not None
-        while self._next <= number:
-            self._last = next(self._frames)
+        frames, self._frames = self._frames, None  # after an error it begins anew
+        assert frames is not None
+        frame = next(frames)
+        while self._next < number:
+            frame = next(frames)
             self._next += 1
-        assert self._last is not None
-        if self._next == len(self._clip):  # nothing left: the file is closed
-            self._frames.close()
-            self._frames = None
-        return self._last
+        self._next += 1
+        if self._next == len(self._clip):
+            frames.close()  # and with it the file
+        else:
+            self._frames = frames
+        return frame
 
     def _seek(self, number: int) -> None:
         if self._frames is not None:
             self._frames.close()
         rest = self._clip.part(number, len(self._clip) - number)
-        self._frames, self._next, self._last = rest.frames(), number, None  # type: ignore[assignment]
+        self._frames, self._next = rest.frames(), number  # type: ignore[assignment]
