@@ -1,4 +1,4 @@
-"""When messages were true: the stamps in them, or, where those make no sense, when they were logged.
+"""When messages were true: the stamps in them, or the log time where those make no sense.
 
 A camera's message is logged when it arrives, tens of milliseconds after the picture was taken; its
 stamp says when that was. But drivers leave stamps empty, or take them from other clocks.

@@ -60,7 +60,7 @@ class Documents:
         flatten(document, "", fields, names, depth=0)
         stamp_ns = stamp_of(document)
         if first:
-            self._begin(fields, names)
+            self._begin(document, fields, names)
             self._stamps = None if stamp_ns is None else array("q")
         if self._stamps is not None:
             self._stamps.append(stamp_ns or 0)
@@ -78,14 +78,24 @@ class Documents:
             if clock.order is not None and isinstance(values, np.ndarray):
                 values = values[clock.order]
             about = f"{self.channel.type or 'messages'} ({self.channel.encoding})"
-            yield given(one, values, clock, about, self._names.get(one.path, ()))
+            names = self._names.get(one.path, ())
+            yield given(one, values, clock, about, names, source=self.channel.topic)
 
-    def _begin(self, fields: Mapping[str, Any], names: dict[str, tuple[str, ...]]) -> None:
-        only = len(fields) == 1 and next(iter(fields)) in ("data", "value")
+    def _begin(
+        self,
+        document: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        names: dict[str, tuple[str, ...]],
+    ) -> None:
+        first = {path.split(".")[0] for path in fields}
+        [only] = first if len(first) == 1 else [None]
+        if only is not None and _is_list_of_fields(document[only]):
+            only = None
         planned = []
         for path, value in list(fields.items())[:_MOST]:
             dtype = value.dtype.name if isinstance(value, np.ndarray) else "object"
-            name = stream_name(self.channel.topic, "" if only else path)
+            shown = path.removeprefix(only).removeprefix(".") if only else path
+            name = stream_name(self.channel.topic, shown)
             if self._wanted(name):
                 planned.append(Planned(name, path, dtype, kind_of(self.channel, dtype)))
                 self._columns[path] = Column(name, dtype)
@@ -187,6 +197,10 @@ def _flatten_list(
             fields[name] = np.empty(0)
 
 
+def _is_list_of_fields(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -248,4 +262,4 @@ class DocumentPicture:
         if not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in size):
             raise MisfitError(f"a picture of size {size}")
         height, width, step = size
-        return Picture(memoryview(content), named, (height, width), step), stamp_ns  # type: ignore[arg-type]
+        return Picture(memoryview(content), named, (height, width), step), stamp_ns

@@ -148,7 +148,7 @@ def _metadata(path: Path) -> Mapping[str, Any]:
 
 def _counts(told: Mapping[str, Any]) -> dict[str, int]:
     """Messages by topic, as far as the metadata can be understood."""
-    counts = {}
+    counts: dict[str, int] = {}
     topics = told.get("topics_with_message_count")
     for one in topics if isinstance(topics, list) else []:
         about = one.get("topic_metadata") if isinstance(one, dict) else None

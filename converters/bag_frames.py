@@ -100,7 +100,8 @@ class Transforms:
                     values = values[clock.order]
                 about = f"{self.channel.type}: of {one.path.rsplit('.', 1)[0]} in {frame.parent}"
                 names = _VECTORS[one.path.rsplit(".", 1)[1]][1]
-                yield given(one, values, clock, about, names)
+                source = one.name.rsplit(".", 1)[0]
+                yield given(one, values, clock, about, names, source=source)
 
     def _frame(self, parent: str, child: str) -> _Frame:
         found = self._frames.get((parent, child))

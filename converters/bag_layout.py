@@ -109,6 +109,8 @@ class _Walker:
         )  # fmt: skip
 
     def group(self, group: Group) -> None:
+        if self.aligned and not group.parts:
+            self._pass(1, 1)  # ROS 2 has no messages of nothing: they are a byte
         for part in group.parts:
             if isinstance(part, Numbers):
                 count = self._length() if part.count is None else part.count

@@ -3,6 +3,7 @@
 import re
 from array import array
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class RosNumbers:
             if clock.order is not None and isinstance(values, np.ndarray):
                 values = values[clock.order]
             names = column.names or self._own_names(one.path)
-            yield given(one, values, clock, self.channel.type, names)
+            yield given(one, values, clock, self.channel.type, names, source=self.channel.topic)
 
     def _own_names(self, path: str) -> tuple[str, ...]:
         leaf = next(leaf for leaf, _ in self._leaves if leaf.path == path)
@@ -115,7 +116,7 @@ class RosNumbers:
         where = np.concatenate([np.arange(at, at + count) for at, count in spans])
         changes = (block[1:, where] != block[:-1, where]).any(axis=1)
         starts = [0, *(np.flatnonzero(changes) + 1).tolist(), len(block)]
-        for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        for start, stop in pairwise(starts):
             row = memoryview(block[start].tobytes())
             names = [
                 tuple(str(row[at : at + n], "utf-8", "replace") for at, n in layout.texts[path])

@@ -116,7 +116,8 @@ class PictureTopic:
         else:
             self._places.put_in_order(clock.order)
             values = BagPictures(self._places, depth=is_depth(first))
-        yield given(one, values, clock, f"{self.channel.type}: {told(first)}")
+        about = f"{self.channel.type}: {told(first)}"
+        yield given(one, values, clock, about, source=self.channel.topic)
 
 
 class Places:

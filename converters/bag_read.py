@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from dp_hub_converters.bag_frames import Transforms, is_transforms
 from dp_hub_converters.bag_numbers import RosNumbers
 from dp_hub_converters.bag_pictures import Depth, Extract, PictureTopic, RosPicture, is_picture
 from dp_hub_converters.bag_protobuf import FromProtobuf, parse_schema
-from dp_hub_converters.bag_storage import Channel, Storage, open_storage
+from dp_hub_converters.bag_storage import Channel, Message, Storage, open_storage
 from dp_hub_converters.bag_streams import Collector, Given, Wanted, stream_name, unusable
 from dp_hub_converters.bag_types import Definitions
 
@@ -187,7 +188,12 @@ def _read_file(file: Storage, number: int, topics: Topics) -> None:
         except (ValueError, OverflowError, LookupError) as error:
             collector = by_number[message.channel]
             topics.problems.setdefault(collector.channel.topic, _misfit(collector, error))
-            feeds[message.channel] = lambda message, number: None
+            feeds[message.channel] = partial(_only_log, collector)
+
+
+def _only_log(collector: Collector, message: Message, number: int) -> None:
+    """Of a topic that cannot be read the times are kept."""
+    collector.logged.append(message.logged_ns)
 
 
 def _misfit(collector: Collector, error: Exception) -> DataError:

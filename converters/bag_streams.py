@@ -17,8 +17,8 @@ from dp_hub.replay.recording import Stream, StreamKind
 Wanted = Callable[[str], bool]
 _COMMANDS = re.compile(r"(^|[/_.])(cmd|commands?|action|target|setpoint|goal|desired)($|[/_.])")
 _REPORTS = re.compile(r"feedback|status|result|_event")
-_COMMAND_TYPES = ("Twist", "TwistStamped", "JointTrajectory", "JointTrajectoryPoint", "JointJog")
-_COMMAND_TYPES = (*_COMMAND_TYPES, "AckermannDrive", "AckermannDriveStamped")
+_COMMAND_TYPES = {"Twist", "TwistStamped", "JointTrajectory", "JointTrajectoryPoint", "JointJog"}
+_COMMAND_TYPES |= {"AckermannDrive", "AckermannDriveStamped"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,13 @@ def kind_of(channel: Channel, dtype: str) -> StreamKind:
 
 
 def given(
-    planned: Planned, values: Any, clock: Clock, about: str, names: Sequence[str] = ()
+    planned: Planned,
+    values: Any,
+    clock: Clock,
+    about: str,
+    names: Sequence[str] = (),
+    *,
+    source: str,
 ) -> Given:
     """A stream of values that are in the order of a clock.
 
@@ -101,7 +107,6 @@ def given(
         names=tuple(names),
         about=about,
     )
-    source = planned.name.removesuffix(planned.path).rstrip(".") if planned.path else planned.name
     return Given(planned.name, source, stream, clock.told)
 
 
@@ -109,6 +114,7 @@ def unusable(collector: Collector, error: DataError) -> Iterator[Given]:
     """The streams of a topic whose messages cannot be read: they say so when they are used."""
     logged_ns = np.sort(np.array(collector.logged, np.int64))
     clock = Clock(logged_ns, logged_ns, None, "log time")
+    channel = collector.channel
     for one in collector.planned:
-        dtype = np.dtype(one.dtype)
-        yield given(one, Unusable(len(logged_ns), dtype, error), clock, collector.channel.type)
+        values = Unusable(len(logged_ns), np.dtype(one.dtype), error)
+        yield given(one, values, clock, channel.type, source=channel.topic)

@@ -131,7 +131,7 @@ class Definitions:
                 own = _parse(channel.type, channel.language, channel.definition)
             except DataError as error:
                 problem = error.message
-        known = _Lookup(own, self)
+        known = _Lookup(own, self, ros1=channel.encoding == "ros1")
         name = normalize_msgtype(channel.type) if "/" in channel.type else channel.type
         if known.fields(name) is None:
             raise DataError(
@@ -156,12 +156,20 @@ class Definitions:
 
 
 class _Lookup:
-    def __init__(self, own: Mapping[str, Any], others: Definitions) -> None:
+    def __init__(self, own: Mapping[str, Any], others: Definitions, *, ros1: bool) -> None:
         self._own, self._others = own, others
+        self._dtypes = _DTYPES | ({"byte": "i1"} if ros1 else {})
 
     def fields(self, name: str) -> Any | None:
         found = self._own.get(name) or self._others.fields(name)
         return found[1] if found else None
+
+
+    def dtype(self, name: str, top: str) -> str:
+        """numpy's name of a type of numbers."""
+        if name not in self._dtypes:
+            raise DataError(f"messages of type {top} cannot be read: they hold a {name}")
+        return self._dtypes[name]
 
 
 def _definition_files(folder: Path | None) -> dict[str, Path]:
@@ -234,7 +242,7 @@ def _part(
     if sub_node == Nodetype.BASE:
         if sub[0] == "string":
             return Text(path, count, scalar=False)
-        return Numbers(path, _dtype(sub[0], top), count)
+        return Numbers(path, known.dtype(sub[0], top), count)
     one = _single(field, path, (sub_node, sub), known, top, depth, owner)
     return Repeat(one if isinstance(one, Group) else Group((one,)), count)
 
@@ -246,7 +254,7 @@ def _single(
     if node == Nodetype.BASE:
         if inner[0] == "string":
             return Text(path)
-        return Numbers(path, _dtype(inner[0], top), 1, scalar=True)
+        return Numbers(path, known.dtype(inner[0], top), 1, scalar=True)
     if inner in TIMES:
         outermost = depth == 0 and field in ("stamp", "timestamp")
         of_header = depth == 1 and owner == HEADER and path == "header.stamp"
@@ -273,18 +281,27 @@ _VECTORS.add("geometry_msgs/msg/Pose2D")
 
 
 def _simplified(name: str, group: Group) -> Group:
-    """The same fields; of a message that is one value only, that value has no path."""
+    """The same fields; the only one of a message, besides its header, goes without its name."""
     if name in _VECTORS and (vector := _joined(group, "")):
         return Group((vector,))
-    if any(leaf.path != "data" for leaf, _ in shown_leaves(group)):
+    shown = [part for part in group.parts if any(shown_leaves(Group((part,))))]
+    if len(shown) != 1 or isinstance(shown[0], Repeat):
         return group
-    return Group(tuple(_nameless(part) for part in group.parts))
+    [only] = shown
+    field = only.path if not isinstance(only, Group) else next(shown_leaves(only))[0].path
+    field = field.split(".")[0]
+    return Group(tuple(_without(part, field) if part is only else part for part in group.parts))
 
 
-def _nameless(part: Part) -> Part:
-    if isinstance(part, Numbers | Text) and part.path == "data":
-        return replace(part, path="")
-    return part
+def _without(part: Part, field: str) -> Part:
+    """A part whose paths do not begin with a field any more."""
+    if isinstance(part, Repeat):
+        inner = _without(part.group, field)
+        assert isinstance(inner, Group)
+        return replace(part, group=inner)
+    if isinstance(part, Group):
+        return replace(part, parts=tuple(_without(one, field) for one in part.parts))
+    return replace(part, path=part.path.removeprefix(field).removeprefix("."))
 
 
 def shown_leaves(group: Group, *, listed: bool = False) -> Iterator[tuple[Leaf, bool]]:
@@ -306,8 +323,3 @@ def _is_told(part: Text | Moment) -> bool:
         return not part.stamp
     return part.scalar and not part.path.endswith("frame_id")
 
-
-def _dtype(name: str, top: str) -> str:
-    if name not in _DTYPES:
-        raise DataError(f"messages of type {top} cannot be read: they hold a {name}")
-    return _DTYPES[name]

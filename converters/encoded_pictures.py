@@ -110,6 +110,15 @@ class EncodedPictures:
         return picture.reshape(image.height, image.width, channels)
 
 
+def type_of(file: Path) -> str:
+    """``uint8`` or ``uint16``: what the numbers of a picture are. Raises DataError."""
+    try:
+        with Image.open(file, formats=_KNOWN) as image:
+            return "uint16" if image.mode in _MODES["uint16"] else "uint8"
+    except _DAMAGE as error:
+        raise DataError(f"the picture {file} cannot be read: {error}") from None
+
+
 def read_files(files: Sequence[Path]) -> Callable[[int, int], list[bytes]]:
     """For `EncodedPictures`: each picture is a file. Reading raises DataError."""
 

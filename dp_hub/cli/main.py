@@ -21,6 +21,7 @@ from dp_hub.cli import (
     export,
     finish,
     info,
+    inspect,
     log,
     pull,
     push,
@@ -57,6 +58,7 @@ app.command("convert policy")(convert_policies.policy)
 app.command("check")(check.check)
 app.command("export")(export.export)
 app.command("info")(info.info)
+app.command("inspect")(inspect.inspect)
 app.command("diff")(diff.diff)
 app.add_typer(record.app, name="record")
 app.command("edit")(edit.edit)

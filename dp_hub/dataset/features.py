@@ -242,6 +242,11 @@ def check_feature_name(name: str, key: str) -> None:
         )
 
 
+def plan_feature_name(key: str, *, picture: bool) -> str:
+    """The name that a key of a source has as a feature if nobody says another."""
+    return _feature_name(key, None, picture=picture)
+
+
 def info_features(columns: Iterable[Column]) -> dict[str, dict[str, Any]]:
     """``features`` of meta/info.json: the columns', then LeRobot's index columns."""
     features = {column.feature: column.info() for column in columns}

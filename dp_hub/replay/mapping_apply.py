@@ -6,6 +6,7 @@ rate is asked for.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from dp_hub.replay.episode import Episode
 from dp_hub.replay.mapping import Feature, MappingConfig, TaskStream
 from dp_hub.replay.mapping_check import check_mapping
 from dp_hub.replay.moving import moved_in_time
-from dp_hub.replay.number_edits import edited, joined
+from dp_hub.replay.number_edits import as_type, edited, joined
 from dp_hub.replay.picture_edits import EditedPictures, PictureEdit
 from dp_hub.replay.recording import Recording, Stream
 from dp_hub.replay.splitting import Span, find_spans, plain_values
@@ -178,6 +179,12 @@ def _features(mapping: MappingConfig, uses: Uses, take: Callable[[Use], Taken]) 
         if each:
             data[name], times[name] = _feature(name, mapping.features[name], each, take)
     data, times = moved_in_time(mapping, data, times)
+    for name, feature in mapping.features.items():
+        size = math.prod(data[name].shape[1:])
+        if feature.names and len(feature.names) != size:
+            raise DataError(
+                f"`features.{name}.names` has {len(feature.names)} names for {size} numbers"
+            )
     if mapping.keep_times:
         data |= {f"times.{name}": used for name, used in times.items()}
     return data
@@ -193,7 +200,7 @@ def _feature(
     pairs = zip(uses, taken, strict=True)
     values = joined([edited(np.asarray(v), use.term, use.where) for use, (v, _) in pairs])
     if feature.dtype:
-        values = values.astype(feature.dtype)
+        values = as_type(values, feature.dtype, f"features.{name}")
     return values, used
 
 
@@ -205,8 +212,6 @@ def _distinct(times: list[np.ndarray]) -> np.ndarray:
 
 
 def _pictures(values: Any, feature: Feature, where: str) -> Any:
-    if not feature.edits_pictures:
-        return values
     edit = PictureEdit(
         colour=feature.colour or "rgb",
         rotate=feature.rotate,
@@ -214,6 +219,8 @@ def _pictures(values: Any, feature: Feature, where: str) -> Any:
         crop=feature.crop,
         resize=feature.resize,
     )
+    if edit == PictureEdit(resize=edit.resize) and edit.resize in (None, values.shape[1:3]):
+        return values  # a video stays one, and may be copied as it is encoded
     return EditedPictures(values, edit, where)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dp_hub.errors import DataError
 from dp_hub.replay.mapping import Feature, MappingConfig, next_names
-from dp_hub.replay.number_edits import joined
+from dp_hub.replay.number_edits import as_type, joined
 from dp_hub.replay.picture_edits import first_of
 from dp_hub.replay.selection import read_selection, split_name
 
@@ -67,6 +67,6 @@ def _another(
         used.append(times[other].reshape(len(values), -1))
     values = joined(parts)
     if feature.dtype:
-        values = values.astype(feature.dtype)
+        values = as_type(values, feature.dtype, f"features.{name}")
     together = np.concatenate(used, axis=1)
     return values, together[:, 0] if together.shape[1] == 1 else together

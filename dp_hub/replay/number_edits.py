@@ -13,7 +13,7 @@ from dp_hub.replay.mapping import Term
 from dp_hub.replay.rotations import convert, size_of
 
 
-def selected(values: Any, term: Term, name: str) -> np.ndarray:
+def selected(values: np.ndarray, term: Term, name: str) -> np.ndarray:
     """The numbers that are meant, ``(n, ...)``, angles in radians if they are to be.
 
     Args:
@@ -23,7 +23,7 @@ def selected(values: Any, term: Term, name: str) -> np.ndarray:
     Raises:
         DataError: they are no numbers, or have no such part.
     """
-    array = np.asarray(values if isinstance(values, np.ndarray) else values[:])
+    array = values
     if array.dtype.kind not in "biuf":
         seen = "texts" if array.dtype.kind in "OUS" else str(array.dtype)
         raise DataError(
@@ -65,6 +65,19 @@ def joined(parts: list[np.ndarray]) -> np.ndarray:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def as_type(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """Numbers of another type. Raises DataError where whole numbers or truths would lose some."""
+    with np.errstate(invalid="ignore"):
+        changed = values.astype(dtype)
+    if np.dtype(dtype).kind == "f" or np.array_equal(changed, values):
+        return changed
+    odd = values[changed != values].reshape(-1)[0]
+    raise DataError(
+        f"`{name}.dtype` is {dtype}, which would change values such as {odd:.6g}",
+        hint="float32 holds fractions; scale and offset make whole numbers of some",
+    )
 
 
 def _check_size(array: np.ndarray, rotation: str, name: str) -> None:

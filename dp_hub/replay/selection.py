@@ -66,7 +66,7 @@ def read_selection(text: str) -> Selection:
 def split_name(text: str) -> tuple[str, str]:
     """``/joints[0:6]`` as ``/joints`` and ``[0:6]``."""
     name, bracket, rest = text.partition("[")
-    return name.strip(), bracket + rest.strip()
+    return (name.strip(" "), bracket + rest.strip(" ")) if bracket else (text, "")
 
 
 def _axis(text: str) -> tuple[int | slice, ...]:

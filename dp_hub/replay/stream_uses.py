@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from dp_hub.errors import DataError
 from dp_hub.replay.mapping import Feature, MappingConfig, Term, is_action
 from dp_hub.replay.number_edits import selected
@@ -40,38 +42,40 @@ Uses = Mapping[str, tuple[Use, ...]]  # by feature, in the order they are joined
 
 def plan_uses(streams: Mapping[str, Stream], mapping: MappingConfig, where: str) -> Uses:
     """How every feature uses streams. Raises DataError where a stream does not fit."""
-    seen: dict[str, tuple[str, Follow]] = {}
+    seen: dict[str, Follow] = {}
+    read: dict[str, np.ndarray] = {}  # numbers that several terms take from are read once
     planned: dict[str, tuple[Use, ...]] = {}
     for name, feature in mapping.features.items():
         each = []
         for i, term in enumerate(feature.parts()):
             place = f"features.{name}.from" + (f"[{i}]" if len(feature.terms or ()) > 1 else "")
-            use = _use(
-                streams[term.stream], term, feature, name, f"{term.stream} of {where}", place
-            )
-            known = seen.setdefault(term.stream, (term.at, use.how))
-            label = term.stream if known[1] == use.how else f"{term.stream}{term.at} for {name}"
+            stream = streams[term.stream]
+            if not _has_pictures(stream) and not isinstance(stream.values, np.ndarray):
+                if term.stream not in read:
+                    read[term.stream] = np.asarray(stream.values[:])
+                stream = replace(stream, values=read[term.stream])
+            called = f"{term.stream} of {where}"
+            use = _use(stream, term, feature, _how(stream, term, name), called, place)
+            same = seen.setdefault(term.stream, use.how) == use.how
+            label = term.stream if same else f"{term.stream}{term.at} for {name}"
             each.append(replace(use, label=label))
         planned[name] = tuple(each)
     return planned
 
 
-def _use(stream: Stream, term: Term, feature: Feature, name: str, called: str, place: str) -> Use:
-    how = _how(stream, term, name)
-    picture = stream.kind == "picture" or is_picture(stream.values)
-    if not picture:
+def _use(stream: Stream, term: Term, feature: Feature, how: Follow, called: str, place: str) -> Use:
+    if not _has_pictures(stream):
         if feature.edits_pictures:
             raise DataError(f"`{place}`: {called} holds no pictures to turn, cut or resize")
         numbers = selected(stream.values, term, f"`{place}`: {called}")
         return Use("", called, term, replace(stream, values=numbers, names=()), how)
     asked = [k for k in ("at", "degrees", "rotation", "scale", "offset", "invert")
              if getattr(term, k)]  # fmt: skip
-    if asked or len(feature.terms or ()) > 1 or feature.shift or feature.dtype:
-        what = (
-            asked[0] if asked else "shift or dtype" if len(feature.terms or ()) == 1 else "joining"
-        )
+    asked += ["joining"] if len(feature.terms or ()) > 1 else []
+    asked += [k for k in ("shift", "dtype") if getattr(feature, k)]
+    if asked:
         raise DataError(
-            f"`{place}`: {called} holds pictures, for which there is no {what}",
+            f"`{place}`: {called} holds pictures, for which there is no {asked[0]}",
             hint="pictures know colour, rotate, flip, crop, resize and the times' settings",
         )
     return Use("", called, term, stream, how)
@@ -94,6 +98,10 @@ def _how(stream: Stream, term: Term, feature: str) -> Follow:
         rotation=rotation,
         may_look_ahead=ahead and not is_action(feature),
     )
+
+
+def _has_pictures(stream: Stream) -> bool:
+    return stream.kind == "picture" or is_picture(stream.values)
 
 
 def is_picture(values: Any) -> bool:

@@ -1,5 +1,6 @@
 """Mappings applied to recordings and to rows: every value is what it has to be at its time."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,15 @@ import pytest
 from made_recordings import arm, joints, mapping, pictures, times
 from scipy.spatial.transform import Rotation
 
+from dp_hub.dataset.video import encode_clip
 from dp_hub.errors import DataError
+from dp_hub.replay.clip import VideoClip
 from dp_hub.replay.episode import Episode
 from dp_hub.replay.mapping_apply import episodes_of, mapped_episode
 from dp_hub.replay.mapping_check import check_mapping, feature_names
 from dp_hub.replay.recording import Recording, Stream
 from dp_hub.replay.source import Source
+from dp_hub.replay.timeline import exact_fps
 
 BASIC = """
     fps: 10
@@ -253,6 +257,47 @@ def test_the_report_counts_steps_and_gaps(tmp_path: Path) -> None:
     assert report.streams["/joints"].gaps == 1
 
 
+def test_no_action_is_from_after_its_step_whatever_the_rates(tmp_path: Path) -> None:
+    rng, seen = np.random.default_rng(5), 0
+    for seed in range(60):
+        rates, fps = rng.uniform(3, 120, 3), rng.uniform(2, 60)
+        kinds = rng.choice(["state", "command"], 2)
+        streams = {
+            name: Stream(joints(t), t, kind=kind)
+            for name, kind, rate in zip("ab", kinds, rates, strict=False)
+            if len(t := times(rate, 5, jitter=0.4, seed=seed)) > 3
+        }
+        text = f"""{{fps: {fps}, keep_times: true, on_gap: keep,
+                    features: {{action: a, action.other: [b, a], s: {{from: b, method: hold}}}}}}"""
+        for episode in episodes_of(Recording("r", streams), mapping(tmp_path, text)):
+            exact = float(exact_fps(fps))
+            when = episode.metadata["start_s"] + np.arange(episode.length) / exact
+            for name in ("action", "action.other", "s"):
+                used = episode.data[f"times.{name}"].reshape(episode.length, -1)
+                assert (used <= when[:, None] + 2e-6).all()
+            held = joints(episode.data["times.action"])
+            np.testing.assert_array_equal(episode.data["action"], held)
+            seen += episode.length
+    assert seen > 3000
+
+
+def test_a_video_at_the_rate_of_the_grid_stays_a_video_unless_edited(tmp_path: Path) -> None:
+    frames = np.broadcast_to(
+        np.arange(40, 80, dtype=np.uint8)[:, None, None, None], (40, 32, 48, 3)
+    )
+    clip = encode_clip(frames.copy(), rate=Fraction(20), codec="h264")
+    t = times(20, 2)
+    streams = {"/cam": Stream(clip, t, kind="picture"), "/s": Stream(joints(t), t)}
+    text = """{fps: 20, features: {s: /s, c: {from: /cam, resize: [32, 48]},
+               small: {from: /cam, resize: [16, 24]}, action: {next: s, drop_last: true}}}"""
+    episode = only(Recording("r", streams), tmp_path, text)
+    assert isinstance(episode.data["c"], VideoClip) and len(episode.data["c"]) == episode.length
+    whole = clip[:][: episode.length]
+    np.testing.assert_array_equal(episode.data["c"][:], whole)
+    blocks = whole.reshape(-1, 16, 2, 24, 2, 3).mean(axis=(2, 4))
+    assert np.abs(episode.data["small"][:] - blocks).max() <= 0.5
+
+
 def rows(count: int, fps: float) -> Episode:
     t = 100 + np.arange(count) / fps
     data = {"q": joints(t), "target": joints(t), "img": pictures(count),
@@ -331,6 +376,11 @@ WRONG = {
         "[3:7]"),
     "{fps: 5, features: {a: {from: /target, scale: [1, 2]}}}": (
         "/target of bag_0: scale has 2 entries for 7 numbers", ""),
+    "{fps: 5, features: {a: {from: '/target[0:2]', names: [x, y, z]}}}": (
+        "`features.a.names` has 3 names for 2 numbers", ""),
+    "{fps: 5, features: {a: {from: /target, dtype: uint8}}}": (
+        "`features.a.dtype` is uint8, which would change values such as", "float32"),
+    "{fps: 5, features: {a: {from: /cam, shift: 1}}}": ("pictures, for which there is no shi", ""),
     "{fps: 5, features: {a: /cam, action: {next: a}}}": (
         "`features.action.next`: a holds pictures", ""),
     "{fps: 5, features: {a: /text}}": ("`features.a.from`: /text of bag_0 holds texts", "task"),

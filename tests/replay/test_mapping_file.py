@@ -1,7 +1,10 @@
 """The mapping file: what it may say, and what is told of what it may not."""
 
+import re
 from pathlib import Path
+from textwrap import dedent
 
+import numpy as np
 import pytest
 from made_recordings import mapping
 
@@ -120,7 +123,7 @@ WRONG = {
                                  None),
     "features: [1": ("m.yaml is not valid YAML: ", None),
     "when: 2001-99-99": ("m.yaml is not valid YAML: ", None),
-    "[" * 5000: ("m.yaml is not valid YAML: ", None),
+    "[" * 1200: ("m.yaml is not valid YAML: ", None),
     "\x00": ("m.yaml is not valid YAML: ", None),
     "- 1": ("m.yaml holds a list, not a mapping of settings", None),
     "keep_times: true\nfeatures: {a: /a, times.a: /b}": (
@@ -141,6 +144,42 @@ def test_wrong_mappings_are_one_sentence_with_the_place(
     assert "\n" not in caught.value.message
     if hint:
         assert caught.value.hint == hint
+
+
+def test_two_hundred_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+    rng, whole = np.random.default_rng(0), dedent(FULL).encode()
+    read = refused = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            start, size = int(rng.integers(len(data))), int(rng.integers(1, 30))
+            match rng.integers(4):
+                case 0:
+                    data[start] = rng.integers(256)
+                case 1:
+                    del data[start:]
+                case 2:
+                    data[start : start + size] = data[:size]
+                case 3:
+                    del data[start : start + size]
+            data = data or bytearray(b"x")
+        (tmp_path / "m.yaml").write_bytes(data)
+        try:
+            load_mapping(tmp_path / "m.yaml").streams()
+            read += 1
+        except ConfigError as error:
+            assert "\n" not in error.message
+            refused += 1
+    assert read + refused == 200 and refused > 100 and read > 5
+
+
+def test_mappings_shown_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    pages = (Path(__file__).resolve().parents[2] / "docs").glob("*.md")
+    blocks = [b for page in pages for b in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)]
+    mappings = [block for block in blocks if "\nfeatures:" in f"\n{block}"]
+    assert len(mappings) >= 1
+    for text in mappings:
+        assert mapping(tmp_path, text).streams()
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
