@@ -154,12 +154,12 @@ class Aloha:
     def _values(self, path: Path, key: str, array: h5py.Dataset) -> Any:
         where = f"{path}: {key}"
         if is_encoded(key, array):
-            rows = Rows(path, key, array)
+            rows = Rows(path, key, key, array)
             return Encoded(encoded_rows(rows), len(rows), where, swap=self._encoding == "bgr")
         if is_pictures(array):
-            rows = Rows(path, key, array)
+            rows = Rows(path, key, key, array)
             return Turned(rows, swap=True) if self._encoding == "bgr" else rows
-        values = read_numbers(array, where)
+        values = read_numbers(array, where, key)
         if self._shift and key in ("action", "base_action"):
             last = len(values) - 1
             values = values[np.clip(np.arange(len(values)) - self._shift, 0, last)]
@@ -227,7 +227,7 @@ def _texts(file: h5py.File, path: Path) -> dict[str, Any]:
 def _shown(path: Path, key: str, array: h5py.Dataset) -> Shown:
     if not is_encoded(key, array) or not len(array):
         return Shown.of(array)
-    rows = Rows(path, key, array)
+    rows = Rows(path, key, key, array)
     return Shown.of(Encoded(encoded_rows(rows), len(rows), f"{path}: {key}"))
 
 

@@ -24,7 +24,8 @@ class Shown:
     @classmethod
     def of(cls, array: Any) -> "Shown":
         """That of an array of the file or of pictures."""
-        return cls(array.dtype.name if array.dtype.kind in "biuf" else "object", tuple(array.shape))
+        dtype = array.dtype
+        return cls(dtype.name if dtype.kind in "biuf" else "object", tuple(array.shape))
 
     @property
     def are_pictures(self) -> bool:

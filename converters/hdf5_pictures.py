@@ -42,14 +42,15 @@ class Rows:
     Args:
         path: the file.
         name: of the array in it.
+        key: what an episode calls it, for messages.
         array: it, for its shape and type, which must stay as they are.
         count: of its rows, from the first; default: all.
     """
 
     def __init__(
-        self, path: Path, name: str, array: h5py.Dataset, *, count: int | None = None
+        self, path: Path, name: str, key: str, array: h5py.Dataset, count: int | None = None
     ) -> None:
-        self._path, self._name = path, name
+        self._path, self._name, self._key = path, name, key
         self.shape = (array.shape[0] if count is None else count, *array.shape[1:])
         self.dtype, self.ndim = np.dtype(array.dtype), len(array.shape)
         self._array: h5py.Dataset | None = None
@@ -84,7 +85,7 @@ class Rows:
             if array.shape[1:] != self.shape[1:] or len(array) < len(self):
                 raise DataError(f"{self._path}: {self._name} has changed since it was looked at")
             check = check_readable if self.dtype.kind in "biuf" else check_stored
-            check(array, f"{self._path}: {self._name}")
+            check(array, f"{self._path}: {self._name}", self._key)
             self._array = array
         return self._array
 

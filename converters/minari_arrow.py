@@ -25,6 +25,7 @@ def episode_names(one: MinariSet) -> list[str]:
 
 def episodes(one: MinariSet, names: list[str]) -> Iterator[tuple[dict[str, Leaf], dict[str, Any]]]:
     """The arrays and the facts of some episodes."""
+    spaces = one.spaces
     for name in names:
         folder = one.root / name
         facts = read_json(folder / "metadata.json") if (folder / "metadata.json").exists() else {}
@@ -34,7 +35,7 @@ def episodes(one: MinariSet, names: list[str]) -> Iterator[tuple[dict[str, Leaf]
             for key in table.column_names:
                 if key != "episode_id":
                     column = table[key].combine_chunks()
-                    leaves |= _leaves(key, column, one.spaces, folder)
+                    leaves |= _leaves(key, column, spaces, folder)
         except _DAMAGE as error:
             raise DataError(f"{folder} cannot be read: {error}", hint=AGAIN) from None
         yield leaves, facts

@@ -31,14 +31,14 @@ def episode_names(one: MinariSet) -> list[str]:
 def episodes(one: MinariSet, names: list[str]) -> Iterator[tuple[dict[str, Leaf], dict[str, Any]]]:
     """The arrays and the facts of some episodes."""
     path = one.root / HDF5_NAME
-    file = open_hdf5(path)
+    file, spaces = open_hdf5(path), one.spaces
     for name in names:
         with damage_told(f"{path}: {name}"):
             group = group_at(file, name, path)
             leaves = {
-                _plain_key(key): _leaf(path, f"{name}/{key}", array, space_at(one.spaces, plain))
-                for key, array in arrays_below(group, f"{path}: {name}").items()
-                for plain in [_plain_key(key)]
+                key: _leaf(path, f"{name}/{place}", key, array, space_at(spaces, key))
+                for place, array in arrays_below(group, f"{path}: {name}").items()
+                for key in [_plain_key(place)]
             }
             facts, _ = facts_of(group)
         yield leaves, facts
@@ -49,19 +49,22 @@ def _plain_key(key: str) -> str:
     return key.replace("/_index_", "/")
 
 
-def _leaf(path: Path, name: str, array: h5py.Dataset, space: Mapping[str, Any] | None) -> Leaf:
+def _leaf(
+    path: Path, name: str, key: str, array: h5py.Dataset, space: Mapping[str, Any] | None
+) -> Leaf:
     where = f"{path}: {name}"
     if h5py.check_string_dtype(array.dtype) and array.ndim == 1:
-        return Leaf(Shown("object", array.shape), lambda count: _texts(array, where, count))
+        return Leaf(Shown("object", array.shape), lambda count: _texts(array, where, key, count))
     if is_image(space) and array.ndim == (1 if array.dtype.kind == "O" else 2) and len(array):
-        pictures = Encoded(encoded_rows(Rows(path, name, array)), len(array), where)
+        pictures = Encoded(encoded_rows(Rows(path, name, key, array)), len(array), where)
         return Leaf(Shown.of(pictures), pictures.first)
     if is_pictures(array):
-        return Leaf(Shown.of(array), lambda count: Rows(path, name, array, count=count))
-    return Leaf(Shown.of(array), lambda count: read_numbers(array, where)[:count])
+        return Leaf(Shown.of(array), lambda count: Rows(path, name, key, array, count))
+    return Leaf(Shown.of(array), lambda count: read_numbers(array, where, key)[:count])
 
 
-def _texts(array: h5py.Dataset, where: str, count: int) -> list[str]:
-    check_stored(array, where)
-    values = np.asarray(array[:count]).tolist()
+def _texts(array: h5py.Dataset, where: str, key: str, count: int) -> list[str]:
+    with damage_told(where):
+        check_stored(array, where, key)
+        values = np.asarray(array[:count]).tolist()
     return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]

@@ -108,10 +108,10 @@ class Robomimic:
         """Its demos from number ``start`` on, in the order of files and numbers."""
         found = self._look(path)
         found.kinds.check(drop)
-        file: h5py.File | None = None
+        files: dict[Path, h5py.File] = {}
         for demo in found.demos[start:]:
-            if file is None or file.filename != str(demo.path):
-                file = open_hdf5(demo.path)
+            file = files.get(demo.path) or open_hdf5(demo.path)
+            files = {demo.path: file}  # the last one only
             with damage_told(f"{demo.path}: {demo.group}"):
                 data, scalars = self._values(file, demo, drop)
             yield Episode(data, task=demo.task, metadata=demo.facts | scalars)
@@ -128,10 +128,10 @@ class Robomimic:
             if not array.shape:
                 scalars[key] = plain(array[()])
             elif is_pictures(array):
-                rows = Rows(demo.path, f"{demo.group}/{key}", array)
+                rows = Rows(demo.path, f"{demo.group}/{key}", key, array)
                 data[key] = rows if self._flip == "none" else Turned(rows, flip=self._flip)
             else:
-                data[key] = read_numbers(array, f"{where}/{key}")
+                data[key] = read_numbers(array, f"{where}/{key}", key)
         if self._rotation and "actions" in data:
             data["actions"] = _with_rot6d(data["actions"])
         return data, {key: value for key, value in scalars.items() if value is not None}

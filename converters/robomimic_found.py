@@ -12,6 +12,7 @@ from dp_hub_converters import hdf5_found
 from dp_hub_converters.hdf5_files import (
     MAX_ARRAY_BYTES,
     arrays_below,
+    attribute,
     damage_told,
     facts_of,
     files_at,
@@ -172,10 +173,10 @@ def _take_kinds(found: Found, arrays: Mapping[str, h5py.Dataset], length: int, w
     if not found.demos:
         found.pictures |= {key for key, array in arrays.items() if is_pictures(array)}
         for key, array in arrays.items():
-            stated = plain(array.attrs.get(FEATURE))
+            stated = plain(attribute(array, FEATURE))
             if isinstance(stated, str):
                 found.features[key] = stated
-            names = plain(array.attrs.get(NAMES))
+            names = plain(attribute(array, NAMES))
             if isinstance(names, list):
                 found.names[key] = tuple(map(str, names))
     shown = {key: hdf5_found.Shown.of(array) for key, array in arrays.items()}

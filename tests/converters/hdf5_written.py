@@ -73,7 +73,7 @@ def jpeg(picture, quality=95):
 
 
 def write_aloha(path, n=6, *, seed=0, encode=None, cameras=("cam_high", "cam_low"), attrs=None):
-    """An episode of ACT; ``encode`` turns a picture into bytes, else they are stored as they are."""
+    """An episode of ACT; ``encode`` turns pictures into bytes, else they are stored as they are."""
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
@@ -122,11 +122,15 @@ def minari_meta(data_format, observation_space, *, episodes, steps, **more):
     }
 
 
-def write_minari_hdf5(root, observations, *, space, jpeg_encoding=False, infos=None):
+LENGTHS = (3, 5, 4, 2, 3, 6, 4, 5, 3, 4, 7)
+
+
+def write_minari_hdf5(
+    root, observations, *, space, jpeg_encoding=False, infos=None, lengths=LENGTHS
+):
     """A Minari set; ``observations(T + 1, rng)`` gives nested dicts and tuples of arrays."""
     folder = root / "data"
     folder.mkdir(parents=True)
-    lengths = (3, 5, 4, 2, 3, 6, 4, 5, 3, 4, 7)
     rng = np.random.default_rng(0)
     written = []
     with h5py.File(folder / "main_data.hdf5", "w", track_order=True) as file:
