@@ -7,6 +7,7 @@ episode does is how the original reads them, and nothing in the files proves it.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from dp_hub_converters.natural import natural
@@ -23,15 +24,6 @@ _SUFFIXES = (".mp4", ".mkv", ".avi", ".mov")
 
 
 @dataclass(frozen=True)
-class _Video:
-    """A video file, when its last frame is, counted from the first, and how long one lasts."""
-
-    path: Path
-    last_s: float
-    frame_s: float
-
-
-@dataclass(frozen=True)
 class _Found:
     """An opened source.
 
@@ -40,21 +32,32 @@ class _Found:
         buffer: the rows.
         times_s: float64 (N,), of all rows.
         cameras: of all episodes.
-        videos: by episode, that of each camera; those with a problem are not in it.
-        problems: by episode, what is wrong with its videos.
+        videos: by episode, the file of each camera it has.
     """
 
     path: Path
     buffer: ReplayBuffer
     times_s: np.ndarray
     cameras: Sequence[str]
-    videos: Mapping[int, Mapping[str, _Video]]
-    problems: Mapping[int, str]
+    videos: Sequence[Mapping[str, Path]]
 
     def rows(self, number: int) -> tuple[int, int]:
         """First row of an episode and one past its last."""
         ends = self.buffer.episode_ends
         return int(ends[number - 1]) if number else 0, int(ends[number])
+
+    def open(self, number: int, camera: str) -> tuple[Any, np.ndarray]:
+        """Frames and times of a video as `open_video`. Raises DataError that names the episode."""
+        file = self.videos[number].get(camera)
+        try:
+            if file is None:
+                raise DataError(f"there is no video of {camera}")
+            return open_video(file)
+        except DataError as error:
+            raise DataError(
+                f"{self.path}, episode {number}: {error.message}",
+                hint="copy the videos again, or leave such episodes out with --skip-bad",
+            ) from None
 
 
 class RealZarr:
@@ -86,15 +89,14 @@ class RealZarr:
             DataError: it does not hold together.
         """
         found = self._look(path)
-        if found.problems and not skip_bad:
-            raise _problem(found, min(found.problems))
+        notes = list(self._notes(found, skip_bad))
         dtypes = {key: found.buffer.dtype(key).name for key in found.buffer if key != "timestamp"}
         return Source(
             dtypes=dtypes | dict.fromkeys(found.cameras, "uint8"),
             n_episodes=found.buffer.n_episodes,
             n_frames=found.buffer.n_steps,
             attrs=found.buffer.attrs,
-            notes=tuple(self._notes(found)),
+            notes=tuple(notes),
         )
 
     def recordings(
@@ -109,8 +111,6 @@ class RealZarr:
         facts = found.buffer.episode_metadata()
         cameras = [camera for camera in found.cameras if only is None or camera in only]
         for number in range(start, found.buffer.n_episodes):
-            if cameras and number in found.problems:
-                raise _problem(found, number)
             first, stop = found.rows(number)
             times_s = found.times_s[first:stop]
             streams: dict[str, Stream] = {}
@@ -119,30 +119,52 @@ class RealZarr:
                     values = found.buffer.read(key, first, stop)
                     streams[key] = Stream(values, times_s, _kind(key, values))
             for camera in cameras:
-                file = found.videos[number][camera].path
-                streams[camera] = self._pictures(file, float(times_s[0]))
+                frames, since_s = found.open(number, camera)
+                taken_s = float(times_s[0]) + self._offset_s + since_s
+                codec = getattr(frames, "codec", "video of no constant rate")
+                streams[camera] = Stream(frames, taken_s, "picture", about=codec)
             about = {"source": f"{_BUFFER}, episode {number}", **facts[number]}
             task = about.pop("task", None)
             yield Recording(f"{_VIDEOS}/{number}", streams, task, about)
 
-    def _pictures(self, file: Path, begins_s: float) -> Stream:
-        frames, times_s = open_video(file)
-        about = getattr(frames, "codec", "video of no constant rate")
-        return Stream(frames, begins_s + self._offset_s + times_s, "picture", about=about)
-
-    def _notes(self, found: _Found) -> Iterator[str]:
+    def _notes(self, found: _Found, skip_bad: bool) -> Iterator[str]:
+        """What to tell. Raises DataError if a video is bad and not to be skipped."""
         yield (
             "every video is taken to begin with its episode; where it began later or earlier, say "
             "by how much with --option video_offset_s=SECONDS"
         )
-        for number in sorted(found.problems):
-            yield found.problems[number]
-        yield from _late(found, self._offset_s)
+        for camera in found.cameras:
+            early: list[tuple[float, int]] = []
+            for number in range(found.buffer.n_episodes):
+                try:
+                    short_s = self._missing_s(found, number, camera)
+                except DataError as error:
+                    if not skip_bad:
+                        raise
+                    yield error.message
+                else:
+                    early += [(short_s, number)] if short_s else []
+            if early:
+                short_s, number = max(early)
+                yield (
+                    f"{camera}: {len(early)} videos end before their episodes, at most "
+                    f"{short_s:.2f} s (episode {number}); max_gap_s in the mapping says how long "
+                    "a last frame may be held"
+                )
         extra = [name for name in _episode_folders(found.path) if name >= found.buffer.n_episodes]
         if extra:
             yield f"{_VIDEOS}/{extra[0]} and {len(extra) - 1} more have no episode in {_BUFFER}"
         if not found.cameras:
             yield f"there are no videos under {_VIDEOS}"
+
+    def _missing_s(self, found: _Found, number: int, camera: str) -> float:
+        """How long before its episode a video ends; 0.0 if it is less than a frame."""
+        times_s = found.open(number, camera)[1]
+        first, stop = found.rows(number)
+        frame_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+        lasts_s = float(found.times_s[stop - 1] - found.times_s[first])
+        short_s = lasts_s - (self._offset_s + float(times_s[-1]))
+        return short_s if short_s > frame_s else 0.0
 
     def _look(self, path: Path) -> _Found:
         if self._found is None or self._found.path != path:
@@ -151,7 +173,7 @@ class RealZarr:
 
 
 def _look(path: Path) -> _Found:
-    """Open the buffer, list the videos and read the header of each. Raises DataError."""
+    """Open the buffer and list the videos. Raises DataError."""
     if not (path / _BUFFER).exists():
         raise DataError(
             f"{path} holds no {_BUFFER}",
@@ -160,36 +182,12 @@ def _look(path: Path) -> _Found:
         )
     buffer = open_replay(path / _BUFFER)
     folders = _episode_folders(path)
-    files = {
-        number: _files(path / _VIDEOS / folders[number]) if number in folders else {}
+    files = [
+        _files(path / _VIDEOS / folders[number]) if number in folders else {}
         for number in range(buffer.n_episodes)
-    }
-    cameras = sorted({camera for some in files.values() for camera in some}, key=natural)
-    videos: dict[int, dict[str, _Video]] = {}
-    problems: dict[int, str] = {}
-    for number, some in files.items():
-        try:
-            videos[number] = {camera: _opened(some, camera) for camera in cameras}
-        except DataError as error:
-            problems[number] = f"episode {number}: {error.args[0]}"
-    return _Found(path, buffer, _times(buffer), cameras, videos, problems)
-
-
-def _problem(found: _Found, number: int) -> DataError:
-    others = len(found.problems) - 1
-    more = f" (and {others} more)" if others else ""
-    return DataError(
-        f"{found.path}: {found.problems[number]}{more}",
-        hint="copy the videos again, or leave such episodes out with --skip-bad",
-    )
-
-
-def _opened(files: Mapping[str, Path], camera: str) -> _Video:
-    if camera not in files:
-        raise DataError(f"there is no video of {camera}")
-    times_s = open_video(files[camera])[1]
-    frame_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
-    return _Video(files[camera], float(times_s[-1]), frame_s)
+    ]
+    cameras = sorted({camera for some in files for camera in some}, key=natural)
+    return _Found(path, buffer, _times(buffer), cameras, files)
 
 
 def _times(buffer: ReplayBuffer) -> np.ndarray:
@@ -215,24 +213,6 @@ def _times(buffer: ReplayBuffer) -> np.ndarray:
             )
         first = stop
     return times
-
-
-def _late(found: _Found, offset_s: float) -> Iterator[str]:
-    """Which videos end before their episodes, so that there are no pictures for the last rows."""
-    early: dict[str, list[tuple[float, int]]] = {}
-    for number in found.videos:
-        first, stop = found.rows(number)
-        lasts_s = float(found.times_s[stop - 1] - found.times_s[first])
-        for camera, video in found.videos[number].items():
-            short_s = lasts_s - (offset_s + video.last_s)
-            if short_s > video.frame_s:
-                early.setdefault(camera, []).append((short_s, number))
-    for camera, cases in sorted(early.items()):
-        short_s, number = max(cases)
-        yield (
-            f"{camera}: {len(cases)} videos end before their episodes, at most {short_s:.2f} s "
-            f"(episode {number}); limit it with max_gap_s in the mapping"
-        )
 
 
 def _episode_folders(path: Path) -> dict[int, str]:

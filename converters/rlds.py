@@ -16,9 +16,7 @@ from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Source
 
 _INSTRUCTIONS = ("language_instruction", "natural_language_instruction", "instruction", "task")
-_NO_RATE = (
-    "RLDS files do not say how many steps there are in a second: give the robot's rate with --fps"
-)
+_NO_RATE = "RLDS files state no rate: --fps has to be the robot's, the default is a guess"
 
 
 class Rlds:
@@ -37,6 +35,8 @@ class Rlds:
         self, *, split: str | None = None, last_step: Literal["keep", "drop"] = "keep"
     ) -> None:
         self._split, self._drop_last = split, last_step == "drop"
+        self._found: tuple[Path, list[Tree], list[Shard]] | None = None
+        self._counts: dict[Path, int] = {}
 
     def recognises(self, path: Path) -> bool:
         """Whether there is a features.json, at most two folders down, or a TFRecord file."""
@@ -55,7 +55,7 @@ class Rlds:
             DataError: it does not hold together, or has no such split.
         """
         trees, shards = self._look(path)
-        found = sum(_checked_count(shard) for shard in shards)
+        found = sum(map(self._count_of, shards))
         if not found:
             raise DataError(f"{path} holds no episodes")
         leaves = trees[0].leaves
@@ -80,34 +80,39 @@ class Rlds:
         self, path: Path, *, drop: Collection[str] = (), start: int = 0
     ) -> Iterator[Episode]:
         """Its episodes from number ``start`` on, file by file; what a text says of every step of
-        an episode is in its metadata, an instruction is its task.
+        an episode is in its metadata. An instruction is its task, even if it is in ``drop``.
 
         Raises:
             DataError: a record is damaged, or not as features.json says.
         """
         for shard in self._look(path)[1]:
-            count = _checked_count(shard)
-            for number, data in islice(enumerate(records(shard.path)), start, None):
+            count = self._count_of(shard)
+            if start >= count:
+                start -= count
+                continue
+            for number, data in enumerate(records(shard.path, start), start):
                 where = f"record {number} of {shard.path}"
                 example = Example(parse_example(data, where), shard.tree.leaves, where)
                 yield self._episode(example, shard, number, drop)
-            start = max(0, start - count)
+            start = 0
 
     def _episode(
         self, example: Example, shard: Shard, number: int, drop: Collection[str]
     ) -> Episode:
-        kept = [leaf for leaf in example.leaves if leaf.in_steps and leaf.key not in drop]
+        steps = [leaf for leaf in example.leaves if leaf.in_steps]
         texts, data = dict[str, str](), dict[str, Any]()
         count = self._count(example)
-        for leaf in kept:
-            values = step_values(example, leaf)
-            if leaf.kind == "text":
-                texts[leaf.key] = _one_text(values[:count], leaf, example.where)
-            else:
+        for leaf in steps:
+            kept = leaf.key not in drop
+            if leaf.kind == "text" and (kept or _is_instruction(leaf.key)):
+                texts[leaf.key] = _one_text(example, leaf, count, needed=kept)
+            elif kept:
+                values = step_values(example, leaf)
                 data[leaf.key] = values if count == len(values) else _cut(values, count)
         facts = facts_of(example) | {key: text for key, text in texts.items() if text}
-        place = {"source": shard.name, "split": shard.split, "record": number}
         task = _task(facts, [leaf.key for leaf in example.leaves])
+        facts = {key: value for key, value in facts.items() if key not in drop}
+        place = {"source": shard.name, "split": shard.split, "record": number}
         return Episode(data, task=task, metadata={**facts, **place})
 
     def _count(self, example: Example) -> int:
@@ -134,7 +139,18 @@ class Rlds:
             )
         return count - 1 if drops else count
 
+    def _count_of(self, shard: Shard) -> int:
+        if shard.path not in self._counts:
+            self._counts[shard.path] = _checked_count(shard)
+        return self._counts[shard.path]
+
     def _look(self, path: Path) -> tuple[list[Tree], list[Shard]]:
+        if self._found is None or self._found[0] != path:
+            self._found = path, *self._listed(path)
+            self._counts = {}
+        return self._found[1:]
+
+    def _listed(self, path: Path) -> tuple[list[Tree], list[Shard]]:
         trees = find_trees(path)
         shards = [shard for tree in trees for shard in shards_of(tree, path, self._split)]
         if not shards:
@@ -159,16 +175,26 @@ def _checked_count(shard: Shard) -> int:
     return count
 
 
-def _one_text(texts: Sequence[str], leaf: Leaf, where: str) -> str:
-    """What a text says in all steps, empty ones aside. Raises DataError if it changes."""
-    each = list(dict.fromkeys(text for text in texts if text))
-    if len(each) > 1:
+def _one_text(example: Example, leaf: Leaf, count: int, *, needed: bool) -> str:
+    """What a text says in all steps, empty ones aside.
+
+    Raises:
+        DataError: it changes, or is missing; if it is not ``needed`` it is empty then.
+    """
+    if not needed and leaf.path not in example.features:
+        return ""
+    each = list(dict.fromkeys(text for text in step_values(example, leaf)[:count] if text))
+    if len(each) > 1 and needed:
         raise DataError(
-            f"{leaf.key} is text that changes within {where} ({each[0][:60]!r}, {each[1][:60]!r}); "
-            "a dataset stores texts by episode",
+            f"{leaf.key} is text that changes within {example.where} ({each[0][:60]!r}, "
+            f"{each[1][:60]!r}); a dataset stores texts by episode",
             hint=f"leave it out with --drop {leaf.key}",
         )
-    return each[0] if each else ""
+    return each[0] if len(each) == 1 else ""
+
+
+def _is_instruction(key: str) -> bool:
+    return key.rpartition("/")[2] in _INSTRUCTIONS
 
 
 def _task(facts: dict[str, Any], keys: Sequence[str]) -> str | None:

@@ -39,8 +39,10 @@ class Feature:
         return len(self.values)
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """The records of a file in order, each checked against its checksum.
+def records(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The records of a file from number ``start`` on, each checked against its checksum.
+
+    Those before are not read.
 
     Raises:
         DataError: the file cannot be read, is cut short or damaged.
@@ -50,7 +52,12 @@ def records(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file:
             size = path.stat().st_size
             while head := file.read(_HEAD.size):
-                yield _record(file, head, size, f"record {number} of {path}")
+                where = f"record {number} of {path}"
+                length = _length(head, size - file.tell(), where)
+                if number < start:
+                    file.seek(length + _FOOT.size, 1)
+                else:
+                    yield _record(file, length, where)
                 number += 1
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}", hint=AGAIN) from None
@@ -91,8 +98,7 @@ def _length(head: bytes, left: int, where: str) -> int:
     return int(length)
 
 
-def _record(file: BinaryIO, head: bytes, size: int, where: str) -> bytes:
-    length = _length(head, size - file.tell(), where)
+def _record(file: BinaryIO, length: int, where: str) -> bytes:
     data, foot = file.read(length), file.read(_FOOT.size)
     if len(data) < length or len(foot) < _FOOT.size:
         raise DataError(f"{where} is cut short", hint=AGAIN)

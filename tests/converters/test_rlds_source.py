@@ -354,7 +354,19 @@ def test_texts_that_change_within_an_episode_are_refused(tmp_path):
     Rlds().describe(tmp_path)
     with pytest.raises(DataError, match="note is text that changes"):
         list(Rlds().episodes(tmp_path))
-    assert len(list(Rlds().episodes(tmp_path, drop={"note"}))) == 1
+    [found] = Rlds().episodes(tmp_path, drop={"note"})
+    assert "note" not in found.metadata
+
+
+def test_an_instruction_that_is_no_feature_is_still_the_task(tmp_path):
+    data, features = episode(4)
+    tfds.write_tfds(tmp_path / "a", STEPS, [[features]], metadata=FACTS)
+    [found] = Rlds().episodes(tmp_path / "a", drop={*data, "language_instruction"} - {"action"})
+    assert (found.task, set(found.data)) == ("pick up 0", {"action"})
+    features["steps/language_instruction"] = ["a", "b", "c", "d"]
+    tfds.write_tfds(tmp_path / "b", STEPS, [[features]], metadata=FACTS)
+    [found] = Rlds().episodes(tmp_path / "b", drop={"language_instruction"})
+    assert found.task is None
 
 
 def test_other_folders_are_not_recognised(tmp_path):

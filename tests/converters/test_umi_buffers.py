@@ -220,3 +220,26 @@ def test_formats_tell_their_sources_from_others(tmp_path, pusht_first5_zip, shar
     assert not ReplayZarr().recognises(real)
     assert ReplayZarr().recognises(real / "replay_buffer.zarr")
     assert open_replay(real / "replay_buffer.zarr").n_steps == 1
+
+
+UMI_MAPPING = """
+fps: 59.94
+features:
+  observation.state:
+    from: [robot0_eef_pos, robot0_eef_rot_axis_angle, robot0_gripper_width]
+  action: {next: observation.state}
+  observation.images.wrist: {from: camera0_rgb}
+"""
+
+
+def test_the_action_of_umi_is_the_next_pose(tmp_path):
+    path = write_umi(tmp_path / "d.zarr.zip", Jpegxl(lossless=True), pictures(10))
+    (tmp_path / "umi.yaml").write_text(UMI_MAPPING)
+    convert("zarr", path, tmp_path / "ds", mapping=tmp_path / "umi.yaml", images="webp")
+    dataset = open_dataset(tmp_path / "ds")
+    stored = poses(10)
+    names = ("robot0_eef_pos", "robot0_eef_rot_axis_angle", "robot0_gripper_width")
+    states = np.concatenate([stored[name] for name in names], axis=1)
+    np.testing.assert_array_equal(dataset.column("observation.state"), states)
+    following = [1, 2, 3, 3, 5, 6, 7, 8, 9, 9]  # an episode's last pose is followed by itself
+    np.testing.assert_array_equal(dataset.column("action"), states[following])
