@@ -14,7 +14,7 @@ _PARTS = 512
 
 
 class Unusable:
-    """Values that cannot be given: whoever slices them is told why.
+    """Values that cannot be given, ``(n, 0)``: whoever slices them is told why.
 
     Args:
         count: how many there are.
@@ -22,10 +22,10 @@ class Unusable:
         error: why they are not.
     """
 
-    ndim = 1
+    ndim = 2
 
     def __init__(self, count: int, dtype: Any, error: DataError) -> None:
-        self.shape, self.dtype, self.error = (count,), np.dtype(dtype), error
+        self.shape, self.dtype, self.error = (count, 0), np.dtype(dtype), error
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -67,6 +67,10 @@ class Documents:
         for path, column in self._columns.items():
             self._take(path, column, fields.get(path))
 
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Collector.names`."""
+        return {one.name: self._names.get(one.path, ()) for one in self.planned}
+
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """As `Collector.streams`."""
         stamps_ns = None if self._stamps is None else np.array(self._stamps, np.int64)

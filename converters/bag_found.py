@@ -27,6 +27,7 @@ class Bag:
         counts: messages by topic, as its metadata.yaml says.
         facts: what else that file says of it.
         notes: things to tell about it.
+        error: why it cannot be read, if that is known.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Bag:
     counts: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    error: DataError | None = None
 
 
 def looks_like_bags(path: Path) -> bool:
@@ -52,11 +54,7 @@ def looks_like_bags(path: Path) -> bool:
 
 
 def find_bags(path: Path) -> list[Bag]:
-    """All bags of a file or folder, in natural order.
-
-    Raises:
-        DataError: there are none, or parts of one are missing.
-    """
+    """All bags of a file or folder, in natural order. Raises DataError if there are none."""
     if path.is_file():
         return [Bag(path.name, (path,))]
     if not path.is_dir():
@@ -79,7 +77,10 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def _below(folder: Path, root: Path) -> Iterator[Bag]:
     if _is_bag_folder(folder):
-        yield _bag_folder(folder, root)
+        try:
+            yield _bag_folder(folder, root)
+        except DataError as error:
+            yield Bag(_name(folder, root), (), error=error)
         return
     files = []
     for one in sorted(folder.iterdir()):

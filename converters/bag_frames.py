@@ -2,15 +2,15 @@
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from dp_hub_converters.bag_clock import ClockChoice, choose
 from dp_hub_converters.bag_columns import Column
+from dp_hub_converters.bag_fields import Group
 from dp_hub_converters.bag_layout import Layout, walk
 from dp_hub_converters.bag_storage import Channel, Message, unpack
 from dp_hub_converters.bag_streams import Given, Planned, Wanted, given, stream_name
-from dp_hub_converters.bag_types import Group
 
 _TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf2_msgs/TFMessage", "tf/msg/tfMessage", "tf/tfMessage")
 _VECTORS = {"translation": (3, ("x", "y", "z")), "rotation": (4, ("x", "y", "z", "w"))}
@@ -85,6 +85,10 @@ class Transforms:
             frame.stamps.append(seconds * 10**9 + nanoseconds)
             if len(frame.rows) > 4096:
                 frame.flush()
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Collector.names`."""
+        return {one.name: _VECTORS[one.path.rsplit(".", 1)[1]][1] for one in self.planned}
 
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """As `Collector.streams`."""

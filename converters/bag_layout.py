@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from dp_hub_converters.bag_types import Group, Moment, Numbers, Repeat, Text
+from dp_hub_converters.bag_fields import Group, Moment, Numbers, Repeat, Text
 
 _LARGEST_LIST = 100_000  # groups in a list; each of them is walked through
 

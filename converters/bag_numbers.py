@@ -2,17 +2,17 @@
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from dp_hub_converters.bag_clock import ClockChoice, choose
 from dp_hub_converters.bag_columns import Column
+from dp_hub_converters.bag_fields import Group, Leaf, Moment, Numbers, Text, shown_leaves
 from dp_hub_converters.bag_layout import Layout, walk
 from dp_hub_converters.bag_storage import Channel, Message, unpack
 from dp_hub_converters.bag_streams import Given, Planned, Wanted, given, kind_of, stream_name
-from dp_hub_converters.bag_types import Group, Leaf, Moment, Numbers, Text, shown_leaves
 
 _BATCH_BYTES, _BATCH = 1 << 20, 4096
 
@@ -75,18 +75,30 @@ class RosNumbers:
         if self._bytes > _BATCH_BYTES or len(self._batch) >= _BATCH:
             self._flush()
 
+    @property
+    def has_names(self) -> bool:
+        """Whether messages name their numbers, as those of joints do."""
+        return bool(self._names)
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Collector.names`."""
+        self._flush()
+        return {
+            one.name: self._columns[one.path].names or self._own_names(one.path)
+            for one in self.planned
+        }
+
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """As `Collector.streams`."""
-        self._flush()
+        names = self.names()
         stamps_ns = None if self._stamps is None else np.array(self._stamps, np.int64)
         clock = choose(np.array(self.logged, np.int64), stamps_ns, choice)
         for one in self.planned:
-            column = self._columns[one.path]
-            values = column.values(len(clock.times_ns))
+            values = self._columns[one.path].values(len(clock.times_ns))
             if clock.order is not None and isinstance(values, np.ndarray):
                 values = values[clock.order]
-            names = column.names or self._own_names(one.path)
-            yield given(one, values, clock, self.channel.type, names, source=self.channel.topic)
+            about, topic = self.channel.type, self.channel.topic
+            yield given(one, values, clock, about, names.get(one.name, ()), source=topic)
 
     def _own_names(self, path: str) -> tuple[str, ...]:
         leaf = next(leaf for leaf, _ in self._leaves if leaf.path == path)

@@ -1,17 +1,17 @@
 """Topics of pictures: where each message is, decoded when it is looked at."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from dp_hub_converters.bag_clock import ClockChoice, choose
 from dp_hub_converters.bag_columns import Unusable
+from dp_hub_converters.bag_fields import Group
 from dp_hub_converters.bag_layout import Layout, MisfitError, walk
 from dp_hub_converters.bag_pixels import Picture, decode, is_depth, told, video_codec
 from dp_hub_converters.bag_storage import Channel, Message, Place, Storage, unpack
 from dp_hub_converters.bag_streams import Given, Planned, given, stream_name
-from dp_hub_converters.bag_types import Group
 from dp_hub_converters.bag_video import is_key, video_of
 
 from dp_hub.errors import DataError
@@ -95,6 +95,10 @@ class PictureTopic:
         if codec := video_codec(self._first):
             self._keys.append(is_key(codec, picture.data))
         self._places.add(file, message.place)
+
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Collector.names`: there are none."""
+        return {}
 
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """As `Collector.streams`."""

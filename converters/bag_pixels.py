@@ -62,7 +62,7 @@ def told(picture: Picture) -> str:
     """What a picture is, in words, and which colours come out."""
     name = picture.format.lower()
     if is_depth(picture):
-        return f"{picture.format}, distances as numbers"
+        return f"{picture.format}, distances"
     if picture.size is None:
         return f"{picture.format}, decoded to RGB or grey"
     if name in ("8uc3", "8uc4"):

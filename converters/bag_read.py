@@ -41,6 +41,8 @@ class Settings:
 
 def open_bag(bag: Bag, settings: Settings) -> list[Storage]:
     """The files of a bag. Raises DataError if one cannot be read."""
+    if bag.error is not None:
+        raise bag.error
     return [open_storage(path, keep_cut_short=settings.keep_cut_short) for path in bag.files]
 
 
@@ -121,16 +123,29 @@ def _may_be(topic: str, only: Collection[str] | None) -> bool:
     return only is None or any(one == name or one.startswith(name + ".") for one in only)
 
 
-def sample(files: Sequence[Storage], topics: Topics) -> None:
-    """Read the first messages of topics that do not define what they hold."""
+def sample(files: Sequence[Storage], topics: Topics, *, names: bool) -> None:
+    """Read the first messages of topics that do not define what they hold.
+
+    Args:
+        files: of the bag.
+        topics: what takes the messages.
+        names: read those that name their numbers, too.
+    """
     for number, file in enumerate(files):
-        left = {}
+        left: dict[int, int] = {}
         for channel, collector in topics.by_number(file).items():
-            if isinstance(collector, Documents | Transforms):
-                most = _TRIED if isinstance(collector, Transforms) else 1
-                left[channel] = most if file.counts is None else file.counts.get(channel, 0)
-                left[channel] = min(most, left[channel])
-        _sample_file(file, number, topics, {n: count for n, count in left.items() if count})
+            most = _how_many(collector, names=names and not number)
+            if file.counts is not None:
+                most = min(most, file.counts.get(channel, 0))
+            left |= {channel: most} if most else {}
+        _sample_file(file, number, topics, left)
+
+
+def _how_many(collector: Collector, *, names: bool) -> int:
+    if isinstance(collector, Transforms):
+        return _TRIED
+    named = isinstance(collector, RosNumbers) and collector.has_names
+    return int(isinstance(collector, Documents) or (names and named))
 
 
 def _sample_file(file: Storage, number: int, topics: Topics, left: dict[int, int]) -> None:

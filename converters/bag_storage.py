@@ -165,13 +165,20 @@ def _told(error: Exception) -> str:
 
 
 def unpack(data: memoryview) -> memoryview:
-    """A message that may be compressed on its own, plain. No ROS message begins like that."""
+    """A message that may be compressed on its own, plain. No ROS message begins like that.
+
+    Raises:
+        ValueError: it is damaged, or too large.
+    """
     if data[:4] != ZSTD:
         return data
     size = zstandard.frame_content_size(bytes(data[:18]))
     if size > LARGEST_BLOCK:
         raise ValueError(f"a message of {size} bytes")
-    plain = zstandard.ZstdDecompressor().decompress(data, max_output_size=LARGEST_BLOCK)
+    try:
+        plain = zstandard.ZstdDecompressor().decompress(data, max_output_size=LARGEST_BLOCK)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"it cannot be decompressed: {error}") from None
     return memoryview(plain)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,6 +65,10 @@ class Collector(Protocol):
         """One message more. Raises ValueError if it is not what its definition says."""
         ...
 
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the numbers by stream, as far as they are known so far."""
+        ...
+
     def streams(self, choice: ClockChoice) -> Iterator[Given]:
         """What became of the messages."""
         ...
@@ -99,6 +103,8 @@ def given(
     Frames of a video may be fewer: those before its first key frame are not there.
     """
     skip = len(clock.times_ns) - len(values)
+    if isinstance(values, Unusable):
+        about += f": cannot be used, {values.error.message}"
     stream = Stream(
         values=values,
         times_s=clock.times_ns[skip:] / 1e9,

@@ -4,11 +4,21 @@ rosbags parses them; nothing is compiled or run. What a type cannot be parsed fo
 topics of that type.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dp_hub_converters.bag_fields import (
+    Group,
+    Leaf,
+    Moment,
+    Numbers,
+    Part,
+    Repeat,
+    Text,
+    shown_leaves,
+)
 from dp_hub_converters.bag_storage import Channel
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import (
@@ -34,62 +44,6 @@ _DTYPES |= {f"uint{8 * size}": f"u{size}" for size in (1, 2, 4, 8)}
 _LARGEST_TEXT = 1 << 20
 _DEEPEST = 24
 _SEP = "=" * 80 + "\n"
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Numbers side by side.
-
-    Args:
-        path: of the field, empty if the message is nothing else.
-        dtype: numpy's name, without the order of bytes.
-        count: how many; None if every message says how many.
-        names: of each, where they are fields of their own.
-        scalar: a single number rather than a list of one.
-    """
-
-    path: str
-    dtype: str
-    count: int | None
-    names: tuple[str, ...] = ()
-    scalar: bool = False
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text, or a list of ``count``; None if every message says how many."""
-
-    path: str
-    count: int | None = 1
-    scalar: bool = True
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Seconds and nanoseconds; ``stamp`` if it is when the message was true."""
-
-    path: str
-    stamp: bool = False
-
-
-@dataclass(frozen=True)
-class Group:
-    """Fields one after another; those that are not ``shown`` are read over."""
-
-    parts: "tuple[Numbers | Text | Moment | Group | Repeat, ...]"
-    shown: bool = True
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A list of groups; ``count`` is None if every message says how many."""
-
-    group: Group
-    count: int | None
-
-
-Leaf = Numbers | Text | Moment
-Part = Leaf | Group | Repeat
 
 
 class Definitions:
@@ -150,9 +104,19 @@ class Definitions:
             language = "ros2idl" if path.suffix == ".idl" else "ros2msg"
             return _parse(name, language, path.read_bytes()).get(name)
         if self._fields is None:
-            prefix = "ros1_" if self._distro == "noetic" else "ros2_"
-            self._fields = get_typestore(Stores(prefix + self._distro)).fielddefs
+            self._fields = _usual_types(self._distro)
         return self._fields.get(name)
+
+
+def _usual_types(distro: str) -> Mapping[str, Any]:
+    """The types that come with ROS, by name."""
+    name = ("ros1_" if distro == "noetic" else "ros2_") + distro
+    if name not in {store.value for store in Stores}:
+        raise DataError(
+            f"the rosbags that is installed does not know ROS {distro}",
+            hint="pip install --upgrade rosbags, or choose another ros_distro",
+        )
+    return get_typestore(Stores(name)).fielddefs
 
 
 class _Lookup:
@@ -163,7 +127,6 @@ class _Lookup:
     def fields(self, name: str) -> Any | None:
         found = self._own.get(name) or self._others.fields(name)
         return found[1] if found else None
-
 
     def dtype(self, name: str, top: str) -> str:
         """numpy's name of a type of numbers."""
@@ -267,13 +230,13 @@ def _joined(group: Group, path: str) -> Numbers | None:
     """Numbers that are fields side by side (x, y, z), as one vector; None if they are not."""
     parts = group.parts
     alike = len(parts) > 1 and all(
-        isinstance(p, Numbers) and p.scalar and p.dtype[0] == "f" and p.dtype == parts[0].dtype  # type: ignore[union-attr]
+        isinstance(p, Numbers) and p.scalar and p.dtype[0] == "f" and p.dtype == parts[0].dtype
         for p in parts
     )
     if not alike:
         return None
     names = tuple(p.path.rsplit(".", 1)[-1] for p in parts if isinstance(p, Numbers))
-    return Numbers(path, parts[0].dtype, len(parts), names)  # type: ignore[union-attr]
+    return Numbers(path, parts[0].dtype, len(parts), names)
 
 
 _VECTORS = {f"geometry_msgs/msg/{name}" for name in ("Vector3", "Point", "Point32", "Quaternion")}
@@ -285,9 +248,9 @@ def _simplified(name: str, group: Group) -> Group:
     if name in _VECTORS and (vector := _joined(group, "")):
         return Group((vector,))
     shown = [part for part in group.parts if any(shown_leaves(Group((part,))))]
-    if len(shown) != 1 or isinstance(shown[0], Repeat):
+    only = shown[0] if len(shown) == 1 else None
+    if only is None or isinstance(only, Repeat):
         return group
-    [only] = shown
     field = only.path if not isinstance(only, Group) else next(shown_leaves(only))[0].path
     field = field.split(".")[0]
     return Group(tuple(_without(part, field) if part is only else part for part in group.parts))
@@ -302,24 +265,3 @@ def _without(part: Part, field: str) -> Part:
     if isinstance(part, Group):
         return replace(part, parts=tuple(_without(one, field) for one in part.parts))
     return replace(part, path=part.path.removeprefix(field).removeprefix("."))
-
-
-def shown_leaves(group: Group, *, listed: bool = False) -> Iterator[tuple[Leaf, bool]]:
-    """The fields that become streams, and whether they are within a list of groups."""
-    for part in group.parts if group.shown else ():
-        if isinstance(part, Repeat):
-            yield from shown_leaves(part.group, listed=True)
-        elif isinstance(part, Group):
-            yield from shown_leaves(part, listed=listed)
-        elif isinstance(part, Numbers):
-            yield part, listed
-        elif not listed and _is_told(part):
-            yield part, False
-
-
-def _is_told(part: Text | Moment) -> bool:
-    """Whether a text or a moment is more than part of what frames and clocks are called."""
-    if isinstance(part, Moment):
-        return not part.stamp
-    return part.scalar and not part.path.endswith("frame_id")
-

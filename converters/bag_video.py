@@ -100,6 +100,7 @@ class BagVideo:
         self._lock = Lock()
         self._decoding: Iterator[Any] = iter(())
         self._next = -1
+        self._last: Any = None  # the frame before the next one
         self._size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -136,6 +137,9 @@ class BagVideo:
 
     def _frame(self, number: int, *, keep: int) -> Any:
         """The frame of a packet, decoded from where decoding is, or from a key frame."""
+        if self._last is not None and number == self._next - 1:
+            return self._last
+        self._last = None
         key = int(self._keys[np.searchsorted(self._keys, number, side="right") - 1])
         if not 0 <= self._next <= number or key > self._next:
             self._decoding, self._next = self._decode(key), key
@@ -148,7 +152,7 @@ class BagVideo:
                 raise self._packets.damaged(keep, what + "a packet was lost")
             expected += 1
             if pts == number:
-                self._next = expected
+                self._next, self._last = expected, frame
                 return frame
         raise self._packets.damaged(keep, "it does not come out of the decoder")
 

@@ -58,23 +58,32 @@ class Bags:
         """Whether ``path`` is a bag, or a folder of some."""
         return looks_like_bags(path)
 
-    def describe(self, path: Path) -> Source:
-        """The streams of all bags, from their definitions.
+    def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
+        """The streams of all bags, from their definitions and first messages.
 
+        Args:
+            path: a bag, a file of one, or a folder of many.
+            skip_bad: tell of bags that cannot be read, instead of refusing all for one.
         Raises:
-            DataError: there are no bags, none can be read, or none has a topic that can.
+            DataError: there are no bags, one cannot be read, or none has a topic that can.
         """
         bags = find_bags(path)
-        looks = [_look(bag, self._settings) for bag in bags]
+        looks = [_look(bag, self._settings, first=bag is bags[0]) for bag in bags]
+        bad = next((look.error for look in looks if look.error is not None), None)
+        if bad is not None and (not skip_bad or all(look.error for look in looks)):
+            raise bad
         if not any(look.dtypes for look in looks):
             raise _nothing(path, looks)
         dtypes: dict[str, str] = {}
+        names: dict[str, tuple[str, ...]] = {}
         for look in looks:
             dtypes |= {name: kind for name, kind in look.dtypes.items() if name not in dtypes}
+            names |= {name: found for name, found in look.names.items() if name not in names}
         return Source(
             dtypes=dict(sorted(dtypes.items())),
-            attrs={"recordings": len(bags)},
+            n_episodes=len(bags),
             notes=tuple(_notes(looks, dtypes)),
+            names=names,
         )
 
     def recordings(
@@ -99,24 +108,26 @@ class _Look:
     def __init__(self, bag: Bag) -> None:
         self.bag = bag
         self.dtypes: dict[str, str] = {}
+        self.names: dict[str, tuple[str, ...]] = {}
         self.topics: set[str] = set()
         self.unread: dict[str, str] = {}
         self.notes: list[str] = list(bag.notes)
         self.error: DataError | None = None
 
 
-def _look(bag: Bag, settings: Settings) -> _Look:
+def _look(bag: Bag, settings: Settings, *, first: bool) -> _Look:
     look = _Look(bag)
     try:
         files = open_bag(bag, settings)
         topics = Topics(files, settings, None)
-        sample(files, topics)
+        sample(files, topics, names=first)
     except DataError as error:
         look.error = error
         return look
     for topic, collector in topics.collectors.items():
         if topic not in topics.problems:
             look.dtypes |= {one.name: one.dtype for one in collector.planned}
+            look.names |= {name: found for name, found in collector.names().items() if found}
     look.topics = {channel.topic for file in files for channel in file.channels.values()}
     look.unread = {topic: error.message for topic, error in topics.problems.items()}
     look.notes += [*(note for file in files for note in file.notes), *topics.notes]
@@ -127,9 +138,6 @@ def _look(bag: Bag, settings: Settings) -> _Look:
 
 def _nothing(path: Path, looks: list[_Look]) -> DataError:
     """Why there is no stream at all."""
-    first = next((look.error for look in looks if look.error), None)
-    if first is not None:
-        return first
     unread = {reason for look in looks for reason in look.unread.values()}
     if unread:
         told = "; ".join(sorted(unread)[:3])
