@@ -7,6 +7,7 @@ continues where the first one stopped.
 Run it with:  make demo
 """
 
+import argparse
 import contextlib
 import os
 import shlex
@@ -98,4 +99,7 @@ def executable(command: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     main()

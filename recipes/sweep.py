@@ -118,9 +118,14 @@ def main(arguments: list[str]) -> int:
     """See the top of this file; the exit status: 1 if a seed failed, 130 if interrupted."""
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     options = [word for word in arguments[cut + 1 :] if word != "--resume"]  # as it always does
-    parser = argparse.ArgumentParser(prog="sweep.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser = argparse.ArgumentParser(
+        prog="sweep.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="python recipes/train.py --help lists the settings that may follow --",
+    )
+    parser.add_argument("config", type=Path, help="a training configuration, CONFIG.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="42 43 44")
     parser.add_argument("--jobs", type=int, help="runs at a time; default one per GPU, or one")
     asked = parser.parse_args(arguments[:cut])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a sweep as Ctrl-C does

@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 
 import dp_hub
 from dp_hub.config import build, read_yaml, with_overrides
+from dp_hub.config_help import settings_help
 from dp_hub.errors import ConfigError, DpHubError
 from dp_hub.files import write_atomic
 from dp_hub.policies.kinds import Policy, make_policy
@@ -58,6 +59,7 @@ from dp_hub.training.run import (
     agree,
     alone_in,
     check_same_start,
+    is_among_best,
     load_run,
     newest_checkpoint,
     precision_before,
@@ -160,7 +162,9 @@ def train(
                 if due(run.step, config.eval_every) or due(run.step, config.rollout.every) or last:
                     progress.clear()
                     score = evaluate(run, data, config, accelerator, metrics, last=last)
-                if saving and main:
+                # The best are kept when they are measured, whichever steps are saved otherwise.
+                better = config.save_every > 0 and is_among_best(run, config, score)
+                if main and (saving or better):
                     save_run(run, out_dir, config, score=score)
                     if pusher:
                         pusher.offer(run.step, lambda to: save_result(run, to, config, command))
@@ -312,18 +316,34 @@ def finish(run: Run, config: TrainConfig, command: str | None, pusher: Pusher | 
         log.warning("the newest policy is not at %s; when it is back:  %s", config.push, by_hand)
 
 
+def usage() -> str:
+    """What ``--help`` prints."""
+    return "\n\n".join(
+        [
+            "usage: train.py CONFIG.yaml [--resume] [--key.sub value ...]",
+            (__doc__ or "").strip(),
+            "Settings, in CONFIG.yaml or here. Values are YAML; defaults stand in brackets.",
+            settings_help(TrainConfig),
+        ]
+    )
+
+
 def main(arguments: list[str]) -> int:
     """``train.py CONFIG.yaml [--resume] [--key.sub value ...]``; the exit status."""
     # Only our own messages, and those of the first process: libraries log every request they make.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.getLogger("dp_hub").setLevel(level)
+    if {"--help", "-h"} & set(arguments):
+        print(usage())
+        return 0
     try:
         resume = "--resume" in arguments
         words = [word for word in arguments if word != "--resume"]
         if not words or words[0].startswith("--"):
             raise ConfigError(
-                "no configuration was given", hint="python recipes/train.py CONFIG.yaml [--key v]"
+                "no configuration was given",
+                hint="python recipes/train.py CONFIG.yaml [--key v]; --help lists the settings",
             )
         values = with_overrides(read_yaml(Path(words[0])), words[1:])
         where = words[0] if len(words) == 1 else f"{words[0]} and the command line"

@@ -1,6 +1,7 @@
 """Columns of Parquet files as contiguous numpy arrays, checked on the way."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -47,6 +48,17 @@ class DataFile:
     stop: int
 
 
+@contextmanager
+def damage_told(where: Path | str) -> Iterator[None]:
+    """Turn what reading a damaged Parquet file ends in into DataError. ``where``: the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{where} is damaged: {error}", hint="copy or pull the dataset again"
+        ) from None
+
+
 def open_parquet(path: Path) -> pq.ParquetFile:
     """The file, its footer read. Raises DataError if it is missing, cut short or no Parquet."""
     try:
@@ -73,12 +85,8 @@ def batches(
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         raise DataError(f"{path} has no column {missing[0]}")
-    try:
+    with damage_told(path):
         yield from file.iter_batches(rows_at_once, columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is damaged: {error}", hint="copy or pull the dataset again"
-        ) from None
 
 
 def read_column(files: Iterable[DataFile], feature: Feature) -> np.ndarray:

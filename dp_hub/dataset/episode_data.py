@@ -9,7 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dp_hub.dataset.columns import DataFile, Feature, column_values, numpy_dtype, open_parquet
+from dp_hub.dataset.columns import (
+    DataFile,
+    Feature,
+    column_values,
+    damage_told,
+    numpy_dtype,
+    open_parquet,
+)
 from dp_hub.dataset.episode_index import EpisodeIndex, Places
 from dp_hub.dataset.frame_source import decode_pictures, picture_shape, video_source
 from dp_hub.dataset.layout import check_batch, check_rows
@@ -122,17 +129,13 @@ def _read_data(
         names = list(dict.fromkeys([*(feature.name for feature in features), *_ORDER]))
         size = _PICTURES_AT_ONCE if pictures else _ROWS_AT_ONCE
         done = 0
-        try:
+        with damage_told(file.path):
             for batch in parquet.iter_batches(size, row_groups=groups, columns=names):
                 here = rows[done : done + len(batch)]
                 done += len(batch)
                 check_batch(batch, here + file.start, index, file.path)
                 for feature in features:
                     _take(batch, here, place[here], feature, file, columns[feature.name], run)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{file.path} is damaged: {error}", hint="copy or pull the dataset again"
-            ) from None
 
 
 def _groups_with(parquet: pq.ParquetFile, wanted: np.ndarray) -> tuple[list[int], np.ndarray]:

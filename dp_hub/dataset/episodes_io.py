@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dp_hub.dataset.arrow_arrays import vectors
+from dp_hub.dataset.columns import damage_told
 from dp_hub.dataset.features import INDEX_DTYPES, Column
 from dp_hub.dataset.images import decode_image
 from dp_hub.dataset.layout import file_path
@@ -145,12 +146,8 @@ class Frames:
         stop = row["dataset_to_index"] - self._file_start
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left"))
-        try:
+        with damage_told(path):
             table = self._file.read_row_groups(list(range(first, last)), columns=self._columns)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"{path} is damaged: {error}", hint="copy or pull the dataset again"
-            ) from None
         if missing := set(self._columns) - set(table.column_names):
             raise DataError(f"{path} has no column {min(missing)}, which meta/info.json lists")
         table = table.slice(start - int(self._starts[first]), stop - start)

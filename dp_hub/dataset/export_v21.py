@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import av
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dp_hub.dataset.columns import damage_told
 from dp_hub.dataset.episode_table import read_rows
 from dp_hub.dataset.episodes_io import Frames
 from dp_hub.dataset.layout import VIDEO_PATH, file_path
@@ -168,7 +168,7 @@ def _rows(meta: Meta) -> Iterator[dict[str, Any]]:
     needed += [f"{prefix}/from_timestamp" for prefix in places[1:]]
     needed += [f"stats/{name}/{stat}" for name in meta.features for stat in _STATS]
     done = 0
-    try:
+    with damage_told(f"{meta.root}/meta/episodes"):
         for _, table in read_rows(meta.root, meta.n_episodes, columns=[*needed, "metadata"]):
             if missing := [name for name in needed if name not in table.column_names]:
                 raise DataError(
@@ -179,10 +179,6 @@ def _rows(meta: Meta) -> Iterator[dict[str, Any]]:
                 _check_row(row, done, needed, meta)
                 yield row
                 done += 1
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{meta.root}/meta/episodes is damaged: {error}", hint="copy or pull the dataset again"
-        ) from None
 
 
 def _check_row(row: Mapping[str, Any], number: int, needed: Sequence[str], meta: Meta) -> None:

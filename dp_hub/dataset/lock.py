@@ -21,14 +21,18 @@ from dp_hub.errors import DataError
 log = logging.getLogger(__name__)
 
 
+class InUseError(DataError):
+    """Another process holds the lock."""
+
+
 class WriterLock:
     """Held from construction until `release`.
 
     Args:
         target: the dataset folder; the lock is the file ``.<name>.lock`` beside it.
     Raises:
-        DataError: another process is writing there (the message says which), or the lock cannot
-            be made.
+        InUseError: another process is writing there; the message says which.
+        DataError: the lock cannot be made.
     """
 
     def __init__(self, target: Path) -> None:
@@ -42,7 +46,10 @@ class WriterLock:
             self._file.write(json.dumps(_myself()))
             self._file.flush()
         except OSError as error:
-            raise DataError(f"cannot write beside {target}: {error.strerror}") from None
+            raise DataError(
+                f"cannot write beside {target}: {error.strerror}",
+                hint="choose a folder elsewhere, or see who may write there",
+            ) from None
         if left:
             log.info("%s: took over from %s, which has ended", target, _described(left))
 
@@ -61,7 +68,7 @@ class WriterLock:
                 file.seek(0)
                 owner = _described(file.read())
                 file.close()
-                raise DataError(
+                raise InUseError(
                     f"{target} is being written by {owner}",
                     hint="wait until it is done, or stop that process; finished episodes are kept",
                 ) from None

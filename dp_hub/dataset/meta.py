@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from dp_hub.config import read_json
-from dp_hub.dataset.columns import Feature, open_parquet
+from dp_hub.dataset.columns import Feature, damage_told, open_parquet
 from dp_hub.dataset.layout import parse_features, read_info
 from dp_hub.errors import ConfigError, DataError
 
@@ -116,9 +116,5 @@ def _read(path: Path, columns: Sequence[str]) -> pa.Table:
         names = [name for name in columns if name in file.schema_arrow.names]
         # A column that every file has, so that rows count even where none of the others is there.
         known = names or file.schema_arrow.names[:1]
-        try:
+        with damage_told(path):
             return file.read(columns=known, use_threads=False).select(known)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{path} is damaged: {error}", hint="copy or pull the dataset again"
-            ) from None

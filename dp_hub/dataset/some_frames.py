@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dp_hub.dataset.columns import Feature, open_parquet
+from dp_hub.dataset.columns import Feature, damage_told, open_parquet
 from dp_hub.dataset.layout import DATA_PATH, VIDEO_PATH, file_path
 from dp_hub.dataset.meta import Meta
 from dp_hub.errors import DataError
@@ -128,16 +128,12 @@ def _rows(spot: Spot, name: str, frames: Sequence[int]) -> Iterator[Any]:
         if not len(wanted) or wanted[-1] >= file.metadata.num_rows:
             raise DataError(f"{spot.path} has {file.metadata.num_rows} rows, an episode ends after")
         start = 0
-        try:
+        with damage_told(spot.path):
             for group in range(file.num_row_groups):
                 stop = start + file.metadata.row_group(group).num_rows
                 if np.any((wanted >= start) & (wanted < stop)):
                     yield from _rows_of_group(file, group, name, wanted - start)
                 start = stop
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{spot.path} is damaged: {error}", hint="copy or pull the dataset again"
-            ) from None
 
 
 def _rows_of_group(file: Any, group: int, name: str, wanted: np.ndarray) -> Iterator[Any]:

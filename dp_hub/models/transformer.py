@@ -63,12 +63,12 @@ class TransformerDenoiser(nn.Module):
         n_tokens = horizon if self.conditioned else 1 + horizon
         self.time_emb = SinusoidalEmbedding(n_emb)
         self.input_emb = nn.Linear(input_dim, n_emb)
-        self.pos_emb = nn.Parameter(torch.zeros(1, n_tokens, n_emb))
+        self.pos_emb = nn.Parameter(torch.empty(1, n_tokens, n_emb))
         self.drop = nn.Dropout(p_drop_emb)
         memory_mask = None
         if self.conditioned:
             self.cond_obs_emb = nn.Linear(obs_dim, n_emb)
-            self.cond_pos_emb = nn.Parameter(torch.zeros(1, 1 + n_obs_steps, n_emb))
+            self.cond_pos_emb = nn.Parameter(torch.empty(1, 1 + n_obs_steps, n_emb))
             self.encoder = (
                 _encoder(n_emb, n_head, p_drop_attn, n_cond_layers)
                 if n_cond_layers

@@ -81,7 +81,7 @@ class VisionEncoder(nn.Module):
     """uint8 pictures to float features; the defaults are robomimic's encoder without a crop.
 
     Args:
-        image_hw: height and width of the pictures, pixels.
+        image_hw: height and width of the pictures, pixels; None for any that are then resized.
         crop_hw: what a crop keeps, at random in training and the middle in evaluation; None for
             no crop.
         resize_hw: size before the crop, antialiased; None to leave the pictures as they are.
@@ -101,7 +101,7 @@ class VisionEncoder(nn.Module):
 
     def __init__(
         self,
-        image_hw: Size,
+        image_hw: Size | None,
         *,
         crop_hw: Size | None = None,
         resize_hw: Size | None = None,
@@ -113,13 +113,15 @@ class VisionEncoder(nn.Module):
         normalization: Normalization | Mapping[str, Sequence[float]] = "minus_one_one",
     ) -> None:
         super().__init__()
-        full = image_hw if resize_hw is None else resize_hw
+        full = resize_hw or image_hw
+        assert full is not None, "pictures of any size must be resized"
         if crop_hw is not None and (crop_hw[0] > full[0] or crop_hw[1] > full[1]):
             raise ConfigError(
                 f"a crop of {crop_hw[0]} x {crop_hw[1]} pixels does not fit into pictures of "
                 f"{full[0]} x {full[1]} (height x width)"
             )
-        self.image_hw, self.resize_hw = tuple(image_hw), resize_hw
+        self.image_hw = None if image_hw is None else tuple(image_hw)
+        self.resize_hw = resize_hw
         self.crop_hw = None if crop_hw is None or tuple(crop_hw) == tuple(full) else crop_hw
         self.backbone = ResNet18(norm)
         self.pool = _pool(pool, n_keypoints, feature_dim, output_relu)
@@ -138,10 +140,12 @@ class VisionEncoder(nn.Module):
         Raises:
             PolicyError: not uint8, or of another size.
         """
-        if images.dtype != torch.uint8 or images.shape[1:] != (*self.image_hw, 3):
+        expected = self.image_hw or tuple(images.shape[1:3])
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (*expected, 3):
+            size = "H, W" if self.image_hw is None else f"{expected[0]}, {expected[1]}"
             raise PolicyError(
                 f"pictures are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, "
-                f"{self.image_hw[0]}, {self.image_hw[1]}, 3)"
+                f"{size}, 3)"
             )
         return self.backbone(self.prepare(images))
 

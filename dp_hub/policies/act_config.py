@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationInfo
+from pydantic import Field, NonNegativeFloat, ValidationInfo
 from pydantic import field_validator as check
 
 from dp_hub.config import Config
-from dp_hub.policies.config import CameraConfig
+from dp_hub.policies.config import CameraConfig, Depth, Observations, Steps, Width
 from dp_hub.policies.selection import check_not_observed, parse_selection
 
 
@@ -14,7 +14,7 @@ class ActConfig(Config):
     """Action chunking with transformers. The defaults are the paper's sizes and weights."""
 
     kind: Literal["act"] = "act"
-    observations: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    observations: Observations = (
         "observation.environment_state",
         "observation.state[:2]",
     )
@@ -27,25 +27,25 @@ class ActConfig(Config):
     a token."""
     action: Annotated[str, Field(validate_default=True)] = "action"
     """The feature predicted."""
-    horizon: PositiveInt = 100
+    horizon: Steps = 100
     """Tp: steps in a predicted chunk, the first of them the observed step."""
     n_obs_steps: Literal[1] = 1
     """To: ACT observes one step."""
-    n_action_steps: Annotated[PositiveInt, Field(validate_default=True)] = 100
+    n_action_steps: Annotated[Steps, Field(validate_default=True)] = 100
     """Ta: steps executed before the next prediction, from the start of the chunk."""
-    hidden_dim: Annotated[int, Field(gt=0, multiple_of=4)] = 512
+    hidden_dim: Annotated[Width, Field(multiple_of=4)] = 512
     """Width of every token."""
-    feedforward_dim: PositiveInt = 3200
+    feedforward_dim: Width = 3200
     """Inner width of the layers."""
-    n_heads: Annotated[PositiveInt, Field(validate_default=True)] = 8
+    n_heads: Annotated[Width, Field(validate_default=True)] = 8
     """Of every attention; divides ``hidden_dim``."""
-    n_encoder_layers: PositiveInt = 4
+    n_encoder_layers: Depth = 4
     """Over the observed tokens."""
-    n_style_layers: PositiveInt = 4
+    n_style_layers: Depth = 4
     """Of the encoder that draws the style from a demonstrated chunk."""
-    n_decoder_layers: PositiveInt = 1
+    n_decoder_layers: Depth = 1
     """Over the queries. LEGACY: the original has 7 but takes the output of the first."""
-    latent_dim: PositiveInt = 32
+    latent_dim: Width = 32
     """Width of the style variable."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability, in every layer."""

@@ -1,36 +1,45 @@
 """What a diffusion policy is made of, as plain values: stored in its config.json.
 
 Parts are chosen by ``kind`` from closed tables, never by an import path, so that a downloaded
-configuration cannot name code.
+configuration cannot name code. Every number has an upper bound, far above what anybody trains, so
+that it cannot ask for all memory there is either.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo
+from pydantic import Field, PositiveFloat, ValidationInfo
 from pydantic import field_validator as check
 
 from dp_hub.config import Config
-from dp_hub.policies.selection import check_not_observed, parse_selection
+from dp_hub.policies.selection import MOST_PX, check_not_observed, parse_selection
 
 Prediction = Literal["epsilon", "sample", "v"]
 DiffusionSolver = Literal["ddpm", "ddim", "dpmsolver++"]
 FlowSolver = Literal["euler"]
 Conditioning = Literal["global", "local", "inpainting"]
 Normalization = Literal["limits", "gaussian", "identity"]
-Size = tuple[PositiveInt, PositiveInt]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Depth = Annotated[int, Field(ge=1, le=256)]
+Steps = Annotated[int, Field(ge=1, le=8192)]
+"""Of time, in a chunk."""
+Calls = Annotated[int, Field(ge=1, le=10_000)]
+"""Steps of a noise schedule, or network calls of a prediction."""
+Px = Annotated[int, Field(ge=1, le=MOST_PX)]
+Size = tuple[Px, Px]
+Observations = Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
 
 
 class UnetConfig(Config):
     """The paper's convolutional network over time."""
 
     kind: Literal["unet"] = "unet"
-    step_embed_dim: PositiveInt = 256
+    step_embed_dim: Width = 256
     """Width of the diffusion step's embedding."""
-    down_dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 512, 1024)
+    down_dims: Annotated[tuple[Width, ...], Field(min_length=1, max_length=12)] = (256, 512, 1024)
     """Channels per level; every further level halves time."""
-    kernel_size: PositiveInt = 5
+    kernel_size: Annotated[int, Field(ge=1, le=255)] = 5
     """Of the convolutions; odd."""
-    n_groups: PositiveInt = 8
+    n_groups: Width = 8
     """Of the group norms; divides every width."""
     cond_predict_scale: bool = True
     """FiLM scales and shifts, rather than only shifts."""
@@ -55,15 +64,15 @@ class MlpConfig(Config):
     """A residual MLP over the flattened chunk: fast on a CPU."""
 
     kind: Literal["mlp"] = "mlp"
-    width: PositiveInt = 384
+    width: Width = 384
     """Of the residual stream."""
-    depth: PositiveInt = 4
+    depth: Depth = 4
     """Number of residual blocks."""
-    expansion: PositiveInt = 2
+    expansion: Annotated[int, Field(ge=1, le=64)] = 2
     """Hidden width of a block over ``width``."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability, inside each block."""
-    step_embed_dim: PositiveInt = Field(default=128, multiple_of=2)
+    step_embed_dim: Width = Field(default=128, multiple_of=2)
     """Width of the step's embedding."""
 
 
@@ -71,11 +80,11 @@ class TransformerConfig(Config):
     """The paper's transformer over time: every action attends to the past and the observations."""
 
     kind: Literal["transformer"] = "transformer"
-    n_layer: PositiveInt = 8
+    n_layer: Depth = 8
     """Decoder layers."""
-    n_head: PositiveInt = 4
+    n_head: Width = 4
     """Attention heads; divides ``n_emb``."""
-    n_emb: PositiveInt = Field(default=256, multiple_of=2)
+    n_emb: Width = Field(default=256, multiple_of=2)
     """Width of a token."""
     p_drop_emb: float = Field(default=0.0, ge=0, lt=1)
     """Dropout of the tokens."""
@@ -83,7 +92,7 @@ class TransformerConfig(Config):
     """Dropout inside the layers."""
     causal_attn: bool = True
     """An action attends only to actions and observations up to its own time."""
-    n_cond_layers: NonNegativeInt = 0
+    n_cond_layers: Annotated[int, Field(ge=0, le=256)] = 0
     """Encoder layers over the observations; 0 for a two-layer MLP on each."""
 
     @check("n_emb")
@@ -124,9 +133,9 @@ class VisionConfig(CameraConfig):
 
     pool: Literal["spatial_softmax", "average"] = "spatial_softmax"
     """Keypoints and a linear layer (robomimic's encoder), or the mean of the last feature map."""
-    n_keypoints: PositiveInt = 32
+    n_keypoints: Width = 32
     """Of the spatial softmax."""
-    feature_dim: PositiveInt = 64
+    feature_dim: Width = 64
     """Numbers per picture after the spatial softmax."""
     output_relu: bool = True
     """A ReLU behind the linear layer: robomimic's encoder of observations and LeRobot have one."""
@@ -144,13 +153,13 @@ class DiffusionObjective(Config):
     """First beta; the squared cosine does not use it."""
     beta_end: PositiveFloat = 0.02
     """Last beta; the squared cosine does not use it."""
-    train_steps: PositiveInt = 100
+    train_steps: Calls = 100
     """Length of the noise schedule."""
     clip_sample: bool = True
     """DDPM and DDIM clip the clean chunk they expect to [-1, 1] at every step."""
     solver: DiffusionSolver = "ddpm"
     """How actions are sampled; may be chosen anew when the policy is loaded."""
-    num_inference_steps: PositiveInt = 100
+    num_inference_steps: Calls = 100
     """Network calls per prediction; may be chosen anew when the policy is loaded."""
 
     @check("num_inference_steps")
@@ -167,7 +176,7 @@ class FlowObjective(Config):
     kind: Literal["flow_matching"] = "flow_matching"
     solver: FlowSolver = "euler"
     """How actions are sampled."""
-    num_inference_steps: PositiveInt = 16
+    num_inference_steps: Calls = 16
     """Network calls per prediction; may be chosen anew when the policy is loaded."""
 
 
@@ -179,7 +188,7 @@ class DiffusionConfig(Config):
     """A diffusion policy. The defaults are the paper's state configuration for PushT."""
 
     kind: Literal["diffusion"] = "diffusion"
-    observations: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    observations: Observations = (
         "observation.environment_state",
         "observation.state[:2]",
     )
@@ -188,11 +197,11 @@ class DiffusionConfig(Config):
     """How pictures are seen, where some are observed."""
     action: Annotated[str, Field(validate_default=True)] = "action"
     """The feature predicted."""
-    horizon: PositiveInt = 16
+    horizon: Steps = 16
     """Tp: steps in a predicted chunk, the first of them the first observed step."""
-    n_obs_steps: PositiveInt = 2
+    n_obs_steps: Steps = 2
     """To: observed steps."""
-    n_action_steps: Annotated[PositiveInt, Field(validate_default=True)] = 8
+    n_action_steps: Annotated[Steps, Field(validate_default=True)] = 8
     """Ta: steps executed before the next prediction, from index To - 1 of the chunk."""
     conditioning: Conditioning = "global"
     """How observations steer the chunk: as one vector (FiLM), or tokens for the transformer;

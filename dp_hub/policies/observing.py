@@ -91,23 +91,25 @@ def make_cameras(pictures: Mapping[str, Shape], vision: CameraConfig) -> dict[st
     """What sees each picture, by `camera_key`.
 
     Raises:
-        PolicyError: cameras that share weights have pictures of different sizes.
+        PolicyError: cameras that share weights have pictures of different sizes, and they are not
+            resized to one.
     """
     # Without a choice of pooling nobody pools: the average has no weights to go untrained.
     options = {"pool": "average"} | vision.model_dump(exclude={"resize", "crop", "share_weights"})
     sizes = {name: shape[:2] for name, shape in pictures.items() if not isinstance(shape, int)}
 
-    def camera(size: tuple[int, int]) -> VisionEncoder:
+    def camera(size: tuple[int, int] | None) -> VisionEncoder:
         return VisionEncoder(size, crop_hw=vision.crop, resize_hw=vision.resize, **options)
 
     if not vision.share_weights:
         return {camera_key(name, shared=False): camera(size) for name, size in sizes.items()}
-    if len(set(sizes.values())) > 1:
+    each = set(sizes.values())
+    if len(each) > 1 and vision.resize is None:
         raise PolicyError(
             f"cameras that share weights have pictures of different sizes: {sizes}",
             hint="set vision.resize, or vision.share_weights to false",
         )
-    return {SHARED: camera(next(iter(sizes.values())))} if sizes else {}
+    return {SHARED: camera(each.pop() if len(each) == 1 else None)} if each else {}
 
 
 def normalised(normalizer: Normalizer, observations: Mapping[str, Tensor]) -> dict[str, Tensor]:

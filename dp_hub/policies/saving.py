@@ -11,7 +11,6 @@ from typing import Any, Literal, cast
 
 import torch
 import yaml
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -20,6 +19,7 @@ from dp_hub import __version__
 from dp_hub.config import Config, build, read_json
 from dp_hub.errors import ConfigError, PolicyError
 from dp_hub.files import new_folder
+from dp_hub.models.empty import without_weights
 from dp_hub.policies.act_config import ActConfig
 from dp_hub.policies.card import CardFacts, DatasetRecord, card_text
 from dp_hub.policies.config import DiffusionConfig
@@ -124,8 +124,7 @@ def load_policy(
     folder = _locate(path_or_repo, revision)
     record = read_record(folder)
     config = _with_sampling(record.policy, scheduler, num_inference_steps)
-    # No time for weights that are about to be replaced; but buffers that are not saved are made.
-    with init_empty_weights(include_buffers=False):
+    with without_weights():
         policy = make_policy(config, record.features)
     _check_weights(policy, folder / WEIGHTS)
     policy.load_state_dict(load_file(folder / WEIGHTS, device=str(device)), assign=True)

@@ -3,12 +3,17 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 from dp_hub.errors import PolicyError
 
-Shape = int | tuple[int, int, int]
+MOST_NUMBERS, MOST_PX = 1_000_000, 8192
+"""More no feature has: a downloaded configuration cannot ask for all memory there is."""
+_Px = Annotated[int, Field(ge=1, le=MOST_PX)]
+Shape = Annotated[int, Field(ge=1, le=MOST_NUMBERS)] | tuple[_Px, _Px, _Px]
 """Of a feature: the width of numbers, or height, width and channels of a picture."""
 
 _PATTERN = re.compile(r"(?P<name>[^\[\]\s]+)(?:\[(?P<start>\d*)(?P<colon>:?)(?P<stop>\d*)\])?")

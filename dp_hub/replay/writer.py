@@ -7,7 +7,6 @@ directly: zarr cannot grow an array inside a zip without leaving stale entries i
 import json
 import math
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +19,7 @@ import zarr
 from numcodecs import Blosc
 
 from dp_hub.errors import DataError
-from dp_hub.files import sync_file
+from dp_hub.files import new_folder, sync_file
 from dp_hub.replay.episode import Episode
 
 _CHUNK_BYTES = 2_000_000  # the original's target
@@ -68,15 +67,8 @@ def write_replay(
     if path.suffix == ".zip":
         return write_replay_zip(path, episodes, attrs)
     _refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
+    with new_folder(path) as folder:
         _write_all(lambda key, value: _put_file(folder, key, value), episodes, attrs)
-        folder.chmod(0o755)
-        os.rename(folder, path)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return path
 
 

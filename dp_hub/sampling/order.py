@@ -144,8 +144,11 @@ def _check(
         raise ConfigError(f"rank {rank} of {world_size} processes does not exist")
     if n_windows < needed:
         batches = "one batch" if group == 1 else f"{group} batches"
+        most = n_windows // (world_size * group)
         raise ConfigError(
             f"{n_windows} windows do not fill {batches} of {batch_size} "
             f"for each of {world_size} process(es)",
-            hint="take more episodes, a smaller batch, or drop_last=False",
+            hint=f"take a batch_size of at most {most}, or more episodes"
+            if most
+            else "take more episodes, or fewer processes",
         )

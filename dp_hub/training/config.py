@@ -126,11 +126,12 @@ class TrainConfig(Config):
     eval_every: NonNegativeInt = 2000
     """Optimiser steps between validations; 0 for the end only."""
     save_every: NonNegativeInt = 5000
-    """Optimiser steps between checkpoints; 0 for the end only."""
+    """Optimiser steps between checkpoints; 0 for the end only, even of the best."""
     keep_last: PositiveInt = 1
     """Checkpoints kept because they are the newest."""
     keep_best: NonNegativeInt = 1
-    """Checkpoints kept because their rollouts scored best, or else their validation loss."""
+    """Checkpoints kept because their rollouts scored best, or else their validation loss; written
+    when that is measured, whether or not ``save_every`` falls on the step."""
     rollout: RolloutConfig = RolloutConfig()
     """Scores in simulation on the way."""
     loggers: tuple[LoggerName, ...] = ("tensorboard",)

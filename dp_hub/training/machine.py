@@ -9,17 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from dp_hub.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: the first one evaluates alone, by rollouts too, while the
+others wait in a collective, and NCCL's own limit is ten minutes. Launchers end the processes of a
+run in which one has died, so that none waits for it."""
 SPLITTING = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -58,7 +64,8 @@ def join_processes(environ: Mapping[str, str]) -> PartialState:
     _refuse_split_weights(environ)
     asked_for_cpu = environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     # accelerate joins processes without an accelerator only where it is told that they have none.
-    process = PartialState(cpu=asked_for_cpu or not torch.accelerator.is_available())
+    on_cpu = asked_for_cpu or not torch.accelerator.is_available()
+    process = PartialState(cpu=on_cpu, **InitProcessGroupKwargs(timeout=PATIENCE).to_kwargs())
     if asked_for_cpu and "MASTER_ADDR" in environ and process.num_processes == 1:
         log.warning(
             "accelerate launch --cpu starts one process only, unless MPI is installed; for "

@@ -1,6 +1,7 @@
 """A run's state as one thing, and its way to the disk and back, bit for bit."""
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, gather_object
 
-from dp_hub.dataset.lock import WriterLock
+from dp_hub.dataset.lock import InUseError, WriterLock
 from dp_hub.errors import ConfigError, DataError, TrainingError
 from dp_hub.policies.card import DatasetRecord
 from dp_hub.policies.kinds import Policy
@@ -34,6 +35,7 @@ from dp_hub.training.resuming import refuse_changes, regrouped
 from dp_hub.training.schedule import Stopwatch
 
 CHECKPOINTS = "checkpoints"
+_ELSEWHERE = "choose another --out_dir, or see who may write there"
 
 
 @dataclass
@@ -94,20 +96,35 @@ def alone_in(out_dir: Path, *, main: bool) -> Iterator[None]:
     Launchers that are killed leave their processes training.
 
     Raises:
-        ConfigError: another run does; the message says which.
+        ConfigError: another run does (the message says which), or nothing can be written there.
     """
     if not main:
         yield
         return
     try:
         lock = WriterLock(out_dir.resolve())
-    except DataError as error:
+    except InUseError as error:
         hint = "wait until that run has ended, or stop it; --resume then continues"
         raise ConfigError(error.message, hint=hint) from None
+    except DataError as error:
+        raise ConfigError(error.message, hint=_ELSEWHERE) from None
     try:
+        _check_writable(out_dir)
         yield
     finally:
         lock.release()
+
+
+def _check_writable(out_dir: Path) -> None:
+    """Before hours of training, not after."""
+    if out_dir.exists():
+        try:
+            with tempfile.TemporaryFile(dir=out_dir):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write into {out_dir}: {error.strerror}", hint=_ELSEWHERE
+            ) from None
 
 
 def newest_checkpoint(out_dir: Path, *, resume: bool) -> Path | None:
@@ -147,6 +164,14 @@ def precision_before(path: Path | None) -> str | None:
     if path is None:
         return None
     return read_checkpoint(path, []).state["config"]["mixed_precision"]
+
+
+def is_among_best(run: Run, config: TrainConfig, score: float | None) -> bool:
+    """Whether the weights just measured belong to the ``keep_best`` best so far."""
+    if score is None or not math.isfinite(score):
+        return False
+    best = best_kept([*run.kept, Kept(run.step, score)], config.keep_best)
+    return any(one.step == run.step for one in best)
 
 
 def save_run(run: Run, out_dir: Path, config: TrainConfig, *, score: float | None) -> Path:

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_datasets import episodes, rewrite_episodes, with_leftover_row, write
+from made_datasets import episodes, rewrite_episodes, with_leftover_row, without_hashes, write
 
 from dp_hub.dataset import shards
 from dp_hub.dataset.convert import convert
@@ -163,6 +163,17 @@ def test_edited_and_unfinished_datasets_are_exported_as_far_as_they_count(tmp_pa
     assert_same_content(tmp_path / "edited", tmp_path / "back")
     longer = with_leftover_row(write(tmp_path / "ds", episodes()))
     assert export_lerobot_v21(longer, tmp_path / "other").n_episodes == 4
+
+
+def test_dataset_of_another_program_is_exported_too(tmp_path):
+    ours = write(tmp_path / "ds", episodes(size=(64, 48)), images="video")
+    kept = open_dataset(ours).episodes.sha256
+    export_lerobot_v21(without_hashes(ours), tmp_path / "v21")
+    assert lines(tmp_path / "v21", "episodes")[1] == {
+        "episode_index": 1, "tasks": ["push"], "length": 3,
+    }  # fmt: skip
+    convert("lerobot", tmp_path / "v21", tmp_path / "back")
+    assert open_dataset(tmp_path / "back").episodes.sha256 == kept
 
 
 def test_existing_target_and_other_folders_are_refused(tmp_path, made):

@@ -101,11 +101,13 @@ def test_pictures_are_cropped_at_random_in_training_and_in_the_middle_after():
     assert not torch.equal(seen(), before)
 
 
-def test_cameras_of_different_sizes_cannot_share_a_network():
+def test_cameras_of_different_sizes_share_a_network_only_where_they_are_resized():
     features = FEATURES | {"observation.wrist": (96, 96, 3)}
     assert tiny_policy(features)
     with pytest.raises(PolicyError, match="different sizes"):
         tiny_policy(features, vision={"share_weights": True})
+    policy = tiny_policy(features, vision={"share_weights": True, "resize": [48, 64]})
+    assert len(policy.encoder.cameras) == 1
 
 
 def test_floating_point_pictures_are_refused():

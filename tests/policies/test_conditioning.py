@@ -197,6 +197,22 @@ class TestPictures:
         config = build(DiffusionConfig, {"vision": values}, where="the test")
         with pytest.raises(PolicyError, match="pictures of different sizes"):
             ObservationEncoder(selections, features, vision=config.vision)
+        values = {"share_weights": True, "resize": [32, 48], "crop": [28, 40]}
+        config = build(DiffusionConfig, {"vision": values}, where="the test")
+        torch.manual_seed(0)
+        encoder = ObservationEncoder(selections, features, vision=config.vision).eval()
+        generator = torch.Generator().manual_seed(1)
+        batch = {
+            name: torch.randint(0, 256, (2, 1, *shape), dtype=torch.uint8, generator=generator)
+            for name, shape in features.items()
+        }
+        with torch.no_grad():
+            seen = encoder(batch)
+            [camera] = encoder.cameras.values()
+            one_by_one = [camera(pictures[:, 0]) for pictures in batch.values()]
+        assert seen.shape == (2, 1, 128)
+        torch.testing.assert_close(seen[:, 0], torch.cat(one_by_one, dim=-1))
+        assert not torch.equal(seen[..., :64], seen[..., 64:])
 
     def test_features_stand_in_the_order_of_the_configuration(self):
         policy = policy_of("unet", "global", observations=(IMAGE, STATE))

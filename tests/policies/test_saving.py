@@ -1,6 +1,7 @@
 """Policy folders: they round-trip exactly, and loading says no to anything that does not fit."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -145,6 +146,64 @@ def test_newer_format_asks_for_an_upgrade(saved):
     edit_json(saved / "config.json", lambda values: values.update(format=9))
     with pytest.raises(PolicyError, match="format 9, newer"):
         load_policy(saved)
+
+
+HUGE = 10**10
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("policy.horizon", HUGE),
+        ("policy.n_obs_steps", HUGE),
+        ("policy.denoiser.width", HUGE),
+        ("policy.denoiser.depth", HUGE),
+        ("policy.denoiser.expansion", HUGE),
+        ("policy.denoiser", {"kind": "unet", "down_dims": [8] * 1000}),
+        ("policy.denoiser", {"kind": "unet", "down_dims": [HUGE]}),
+        ("policy.denoiser", {"kind": "unet", "kernel_size": HUGE + 1}),
+        ("policy.denoiser", {"kind": "transformer", "n_layer": HUGE}),
+        ("policy.denoiser", {"kind": "transformer", "n_cond_layers": HUGE}),
+        ("policy.objective.num_inference_steps", HUGE),
+        ("policy.objective", {"kind": "diffusion", "train_steps": HUGE}),
+        ("policy.vision", {"resize": [HUGE, HUGE]}),
+        ("policy.vision", {"n_keypoints": HUGE}),
+        ("policy", {"kind": "act", "n_encoder_layers": HUGE}),
+        ("policy", {"kind": "act", "hidden_dim": HUGE}),
+        ("policy", {"kind": "act", "horizon": HUGE}),
+        ("features", {"observation.state": HUGE, "action": 2}),
+        ("features", {"observation.state": [HUGE, HUGE, 3], "action": 2}),
+        ("features", {"observation.state": -1, "action": 2}),
+    ],
+)
+def test_settings_that_no_machine_holds_are_refused_by_name(saved, path, value):
+    *parents, last = path.split(".")
+
+    def change(values):
+        for name in parents:
+            values = values[name]
+        values[last] = value
+
+    edit_json(saved / "config.json", change)
+    with pytest.raises(PolicyError, match=r"Input should be|Tuple should have") as caught:
+        load_policy(saved)
+    assert last in caught.value.message
+
+
+def test_widest_networks_allowed_take_no_memory_before_they_are_compared(saved):
+    def change(values):
+        values["features"] = {"observation.state": 1_000_000, "action": 2}
+        values["policy"]["horizon"] = values["policy"]["n_obs_steps"] = 8192
+        values["policy"]["n_action_steps"] = 1
+        values["policy"]["denoiser"] = {
+            "kind": "transformer", "n_layer": 32, "n_emb": 65_536, "n_head": 64,
+        }  # fmt: skip
+
+    edit_json(saved / "config.json", change)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PolicyError, match="lacks weights"):
+        load_policy(saved)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB
 
 
 def test_feature_that_the_policy_does_not_use_is_an_error(saved):

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from dp_hub.config import build
 from dp_hub.training.config import TrainConfig
+from dp_hub.training.machine import join_processes
 
 NO_CHANCE = {
     "observations": ["observation.state"],
@@ -172,6 +173,15 @@ def run_made(out_dir, changes, resume):
     """Train on the demonstrations above."""
     torch.set_num_threads(1)
     train(configuration(out_dir, **changes), demonstrations(), resume=resume)
+
+
+def note_patience(out_dir):
+    """Join the other processes and write down, in seconds, how long a collective may take."""
+    join_processes(os.environ)
+    group = torch.distributed.group.WORLD
+    patience = group._get_backend(torch.device("cpu")).options._timeout
+    (out_dir / os.environ["RANK"]).write_text(str(patience.total_seconds()))
+    torch.distributed.destroy_process_group()
 
 
 def _work(work, arguments, environ):

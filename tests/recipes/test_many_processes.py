@@ -21,6 +21,7 @@ from made_runs import (
     kill,
     largest_difference,
     newest_step,
+    note_patience,
     run_made,
     start,
     start_together,
@@ -218,3 +219,9 @@ def test_command_alone_starts_one_process(tmp_path):
     process = start(run_made, tmp_path, whole(steps=1), False)
     end([process])
     assert everything(tmp_path)[1]["batches"]["world_size"] == 1
+
+
+def test_processes_wait_hours_for_each_other_as_rollouts_of_one_may_take(tmp_path):
+    end(start_together(2, note_patience, tmp_path))
+    found = [float((tmp_path / rank).read_text()) for rank in ("0", "1")]
+    assert found == [12 * 3600.0] * 2

@@ -137,6 +137,24 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path):
     assert kept == sorted({f"step_{best:08d}", "step_00000020"})
 
 
+def test_best_are_kept_whichever_steps_are_saved_otherwise(tmp_path):
+    changes = {"save_every": 8, "eval_every": 3, "keep_best": 2}
+    run = train(configuration(tmp_path, **changes), demonstrations())
+    losses = {line["step"]: line["val/loss"] for line in lines_of(tmp_path) if "val/loss" in line}
+    assert list(losses) == [3, 6, 9, 12, 15, 18, 20]
+    best = set(sorted(losses, key=losses.get)[:2])
+    assert any(step % 8 for step in best)
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {f"step_{step:08d}" for step in best | {20}}
+    scores = {one.step: one.score for one in run.kept if one.score is not None}
+    assert scores.items() >= {step: -losses[step] for step in best}.items()
+
+
+def test_without_checkpoints_on_the_way_the_best_are_not_kept_either(tmp_path):
+    train(configuration(tmp_path, save_every=0, eval_every=3), demonstrations())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000020"]
+
+
 def test_policies_of_the_best_checkpoints_are_written_beside_the_last_one(tmp_path):
     changes = {"save_every": 4, "eval_every": 4, "keep_best": 2}
     run = train(configuration(tmp_path, **changes), demonstrations(), command="the command")
@@ -274,6 +292,27 @@ def test_mistakes_on_the_command_line_are_two_lines_and_status_1(arguments, mess
     assert main(arguments) == 1
     printed = capsys.readouterr().err
     assert re.search(message, printed, re.DOTALL) and "Traceback" not in printed
+
+
+def test_folder_that_cannot_be_written_to_is_said_before_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    debug = str(Path(__file__).resolve().parents[2] / "recipes" / "configs" / "debug.yaml")
+    for out_dir in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
+        assert main([debug, "--dataset", "nowhere", "--out_dir", str(out_dir)]) == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith("error: cannot write ") and str(out_dir) in printed
+        assert "hint: choose another --out_dir" in printed and "Traceback" not in printed
+
+
+def test_batch_larger_than_the_data_says_how_large_it_may_be(tmp_path):
+    with pytest.raises(ConfigError, match="windows do not fill one batch of 4000") as caught:
+        train(configuration(tmp_path, batch_size=4000), demonstrations())
+    most = int(re.search(r"a batch_size of at most (\d+)", caught.value.hint)[1])
+    assert "drop_last" not in caught.value.hint
+    with pytest.raises(ConfigError, match="do not fill 2 batches") as caught:
+        train(configuration(tmp_path, batch_size=most, grad_accumulation=2), demonstrations())
+    assert f"at most {most // 2}," in caught.value.hint
+    assert train(configuration(tmp_path, batch_size=most, steps=1), demonstrations()).finished
 
 
 def test_metrics_of_a_resumed_run_hold_each_step_once(tmp_path):

@@ -13,7 +13,7 @@ from dp_hub.errors import ConfigError, PolicyError
 from dp_hub.policies.config import DiffusionConfig
 from dp_hub.policies.foreign.lerobot_norm import Mode, mode_of
 from dp_hub.policies.foreign.settings import Options
-from dp_hub.policies.selection import Shape
+from dp_hub.policies.selection import MOST_NUMBERS, MOST_PX, Shape
 
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
 TRAINING_ONLY = (
@@ -124,6 +124,8 @@ def _features_of_2024(options: Options, shapes: Any) -> tuple[dict[str, Shape], 
 
 
 def _shape(name: str, shape: tuple[int, ...]) -> Shape:
+    if max(shape, default=0) > (MOST_NUMBERS if len(shape) == 1 else MOST_PX):
+        raise PolicyError(f"{name} has shape {shape}, larger than any feature is here")
     if len(shape) == 1:
         return shape[0]
     if len(shape) == 3 and shape[0] == 3:

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from accelerate import init_empty_weights
 from torch import Tensor
 
 from dp_hub.errors import PolicyError
+from dp_hub.models.empty import without_weights
 from dp_hub.policies.config import DiffusionConfig
 from dp_hub.policies.diffusion import DiffusionPolicy, make_policy
 from dp_hub.policies.selection import Shape
@@ -26,7 +25,7 @@ def policy_with(
     Raises:
         PolicyError: weights are missing, left over or of other shapes; they are named.
     """
-    with torch.device("meta"):  # of settings that claim too much, nothing is ever made
+    with without_weights():  # of settings that claim too much, nothing is ever made
         policy = make_policy(config, features)
     expected = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
@@ -37,8 +36,6 @@ def policy_with(
                 f"the weights in {where} are not those its settings speak of: `{name}` is "
                 f"{_shape(there)}, and should be {_shape(here)}"
             )
-    with init_empty_weights(include_buffers=False):
-        policy = make_policy(config, features)
     policy.load_state_dict(dict(state), assign=True)
     return policy.eval()
 

@@ -76,6 +76,8 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
         PolicyError: no such file, another kind of file, a damaged one, or one with something in it
             that is not a plain value.
     """
+    if path.is_dir():
+        raise _not_a_file(path)
     if not path.is_file():
         raise PolicyError(f"no file at {path}")
     with path.open("rb") as file:
@@ -87,6 +89,19 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
         else:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 yield _open_legacy(mapped, path)
+
+
+def _not_a_file(folder: Path) -> PolicyError:
+    inside = [*folder.glob("*.ckpt"), *folder.glob("checkpoints/*.ckpt")]
+    if (folder / "config.json").is_file():
+        hint = f"a policy of LeRobot's is a folder: dp-hub convert policy {folder} --to DIR"
+    elif inside:
+        hint = f"for example {min(inside)}"
+    else:
+        hint = "the original's training writes them to checkpoints/, as epoch=0550-....ckpt"
+    return PolicyError(
+        f"{folder} is a folder; a checkpoint is a file that ends in .ckpt", hint=hint
+    )
 
 
 class _Zip:

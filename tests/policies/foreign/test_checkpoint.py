@@ -305,7 +305,8 @@ REFUSALS = {
     "a horizon that does not halve": ({"horizon": 9}, ["9"]),
     "too many steps": ({"n_action_steps": 8}, ["7"]),
     "other weights": ({"model__down_dims": [16, 64]}, ["down_modules", "(64"]),
-    "more than any machine holds": ({"model__down_dims": [800_000] * 2}, ["down_modules"]),
+    "more than any machine holds": ({"model__down_dims": [65_536] * 2}, ["down_modules"]),
+    "more than is allowed": ({"model__down_dims": [800_000] * 2}, ["down_dims.0", "65536"]),
     "a network that is not there": ({"model": None}, ["model"]),
 }
 

@@ -339,8 +339,21 @@ def test_nesting_without_end_is_a_sentence(tmp_path: Path) -> None:
     refused(folder, "not valid JSON")
 
 
-def test_widths_that_no_machine_holds_are_refused_before_anything_is_made(tmp_path) -> None:
-    refused(low_dim(tmp_path, down_dims=[800_000, 800_000]), "down_modules")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"down_dims": [65_536, 65_536]}, "down_modules"),
+        ({"down_dims": [800_000, 800_000]}, r"`denoiser\.down_dims\.0`.* less than or equal to"),
+        ({"horizon": 9000}, r"`horizon`.* less than or equal to 8192"),
+        ({"horizon": 10**9}, r"`horizon`.* only a whole number"),
+        (
+            {"input_features": {"observation.state": {"type": "STATE", "shape": [3, 9000, 9000]}}},
+            r"observation\.state has shape \(3, 9000, 9000\), larger than any feature",
+        ),
+    ],
+)
+def test_what_no_machine_holds_is_refused_before_anything_is_made(changes, words, tmp_path) -> None:
+    refused(low_dim(tmp_path, **changes), words)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "policy_preprocessor.json"])

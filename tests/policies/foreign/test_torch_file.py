@@ -269,8 +269,18 @@ def test_another_kind_of_file_is_a_sentence(content, tmp_path: Path) -> None:
 def test_no_file_and_a_folder_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no file at"):
         read(tmp_path / "none.ckpt")
-    with pytest.raises(PolicyError, match="no file at"):
+    with pytest.raises(PolicyError, match=r"is a folder; a checkpoint is a file") as caught:
         read(tmp_path)
+    assert "epoch=0550" in caught.value.hint
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest.ckpt").touch()
+    with pytest.raises(PolicyError, match="is a folder") as caught:
+        read(tmp_path)
+    assert caught.value.hint == f"for example {tmp_path}/checkpoints/latest.ckpt"
+    (tmp_path / "config.json").touch()
+    with pytest.raises(PolicyError, match="is a folder") as caught:
+        read(tmp_path)
+    assert f"dp-hub convert policy {tmp_path} --to DIR" in caught.value.hint
 
 
 def test_reading_does_not_change_the_file(small: Path, tmp_path: Path) -> None:
