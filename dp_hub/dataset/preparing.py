@@ -23,7 +23,7 @@ from dp_hub.dataset.hashing import EpisodeHash
 from dp_hub.dataset.images import BATCH, episode_encoder
 from dp_hub.dataset.tables import picture_array, vector_array
 from dp_hub.errors import DataError
-from dp_hub.replay.clip import VideoClip
+from dp_hub.replay.clip import VideoClip, rgb_of
 from dp_hub.replay.episode import Episode
 
 T = TypeVar("T")
@@ -156,18 +156,25 @@ class Preparer:
             # Nothing is lost by a second encoding where the first will do.
             with contextlib.suppress(video.NotCopyableError):
                 sha256 = video.clips_sha256([values])
-                for first, block in picture_blocks(values, BATCH):
-                    seen.look(first, block)
+                for first, frames in raw_blocks(values, BATCH):
+                    seen.look_raw(first, frames)
                 return [values], sha256
 
-        def looked_at() -> Iterator[np.ndarray]:
+        def looked_at() -> Iterator[Any]:
+            if isinstance(values, VideoClip) and values.is_plain():
+                # Never RGB but where it is looked at: half the work, and nothing is rounded.
+                check_clip(column, values, number)
+                for first, frames in raw_blocks(values, video.clip_frames(column.shape)):
+                    seen.look_raw(first, frames, keep=True)
+                    yield frames
+                return
             for first, block in picture_blocks(values, video.clip_frames(column.shape)):
                 stored = column.to_stored(block, episode=number, first=first)
                 seen.look(first, stored)
                 seen.keep(first, stored)
                 yield stored
 
-        def encode(pictures: np.ndarray) -> VideoClip:
+        def encode(pictures: Any) -> VideoClip:
             return video.encode_clip(pictures, rate=rate, codec=codec)
 
         clips = list(side_by_side(self._pool, encode, looked_at(), ahead=self._ahead))
@@ -192,9 +199,9 @@ class Preparer:
                 f"{float(rate):g}",
                 hint=again,
             )
-        for first, block in picture_blocks(values, BATCH):
-            column.to_stored(block, episode=number, first=first)
-            seen.look(first, block)
+        check_clip(column, values, number)
+        for first, frames in raw_blocks(values, BATCH):
+            seen.look_raw(first, frames)
         try:
             return [values], video.clips_sha256([values])
         except video.NotCopyableError as error:
@@ -232,6 +239,22 @@ class Seen:
             counts = st.picture_counts(pictures, self._sampled[low:high] - first)
             self._histogram = counts if self._histogram is None else self._histogram + counts
 
+    def look_raw(self, first: int, frames: Sequence[Any], *, keep: bool = False) -> None:
+        """As `look`, and `keep` if wanted, at raw frames of a clip."""
+        from av.video.reformatter import VideoReformatter
+
+        reformatter = VideoReformatter()
+        low, high = np.searchsorted(self._sampled, [first, first + len(frames)])
+        sampled = set(self._sampled[low:high].tolist())
+        kept = {n for n in self._kept if keep and first <= n < first + len(frames)}
+        pictures = {n: rgb_of(frames[n - first], reformatter) for n in sorted(sampled | kept)}
+        if sampled:
+            counts = st.picture_counts(
+                np.stack([pictures[n] for n in sorted(sampled)]), np.arange(len(sampled))
+            )
+            self._histogram = counts if self._histogram is None else self._histogram + counts
+        self.samples |= {n: pictures[n].copy() for n in sorted(kept)}
+
     def keep(self, first: int, pictures: np.ndarray) -> None:
         """Keep those frames that will be read back: both ends and one between."""
         for number in self._kept:
@@ -255,6 +278,24 @@ def check_finite(column: Column, values: np.ndarray, number: int) -> None:
             f"{int(bad.sum())} of its {len(bad)} steps are not finite",
             hint="a policy cannot learn from that: mend or leave out the episode in the source",
         )
+
+
+def check_clip(column: Column, clip: VideoClip, number: int) -> None:
+    """Raises DataError if a clip's frames are not as in the first episode."""
+    column.to_stored(np.empty((0, *clip.shape[1:]), clip.dtype), episode=number)
+
+
+def raw_blocks(clip: VideoClip, size: int) -> Iterator[tuple[int, list[Any]]]:
+    """Raw frames some at a time, each block with the number of its first."""
+    block: list[Any] = []
+    first = 0
+    for frame in clip.raw_frames():
+        block.append(frame)
+        if len(block) == size:
+            yield first, block
+            first, block = first + size, []
+    if block:
+        yield first, block
 
 
 def picture_blocks(values: Any, size: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -84,15 +84,19 @@ def video_info(
     return info | {"is_depth_map": False, "has_audio": False}
 
 
-def encode_clip(pictures: np.ndarray, *, rate: Fraction, codec: str) -> VideoClip:
-    """Encode uint8 ``(T, H, W, 3)``, at most `clip_frames`. The same frames give the same bytes.
+def encode_clip(pictures: np.ndarray | Sequence[Any], *, rate: Fraction, codec: str) -> VideoClip:
+    """Encode at most `clip_frames` pictures. The same ones give the same bytes.
 
+    Args:
+        pictures: uint8 ``(T, H, W, 3)``, or raw frames of a clip that is plain; they are used up.
+        rate: frames per second.
+        codec: of `CODECS`.
     Raises:
         DataError: this PyAV has no such encoder.
     """
     encoder, options = CODECS[codec]
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints 20 lines otherwise
-    height, width = pictures.shape[1:3]
+    height, width = _size(pictures[0])
     buffer = io.BytesIO()
     try:
         with av.open(buffer, "w", format="mp4") as container:
@@ -102,7 +106,7 @@ def encode_clip(pictures: np.ndarray, *, rate: Fraction, codec: str) -> VideoCli
             stream.codec_context.time_base = 1 / rate
             stream.codec_context.thread_count = 1
             for number, picture in enumerate(pictures):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                frame = _frame(picture)
                 frame.pts, frame.time_base = number, 1 / rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
@@ -112,6 +116,19 @@ def encode_clip(pictures: np.ndarray, *, rate: Fraction, codec: str) -> VideoCli
             hint="choose another --codec, or --images webp",
         ) from None
     return VideoClip(buffer.getvalue(), 0, len(pictures), (height, width), rate, codec)
+
+
+def _size(picture: Any) -> tuple[int, int]:
+    if isinstance(picture, np.ndarray):
+        return picture.shape[0], picture.shape[1]
+    return picture.height, picture.width
+
+
+def _frame(picture: Any) -> Any:
+    if isinstance(picture, np.ndarray):
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    picture.pict_type = 0  # not that of the source: the encoder decides
+    return picture
 
 
 def clips_sha256(clips: Sequence[VideoClip]) -> str:

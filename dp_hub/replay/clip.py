@@ -90,6 +90,21 @@ class VideoClip:
         Raises:
             DataError: the video is damaged, cut short, or of another size.
         """
+        return self._decoded("rgb24")
+
+    def raw_frames(self) -> Iterator[Any]:
+        """As `frames`, but PyAV's frames as they are decoded, for `rgb_of` and for encoders."""
+        return self._decoded(None)
+
+    def is_plain(self) -> bool:
+        """Whether raw frames can be encoded as they are and mean the same: yuv420p, BT.601."""
+        with self.open() as container:
+            context = video_stream(container, self.name).codec_context
+            # Not said, or said to be what is understood by not saying it.
+            plain = context.colorspace in (2, 5, 6) and context.color_range in (0, 1)
+            return bool(context.pix_fmt == "yuv420p" and plain)
+
+    def _decoded(self, pixels: str | None) -> Iterator[Any]:
         import av
 
         found = 0
@@ -97,10 +112,9 @@ class VideoClip:
         try:
             with self.open() as container:
                 stream = video_stream(container, self.name)
-                decoded = frames_at(container, stream, first_s=first_s, count=self.count, fps=fps)
-                for frame in decoded:
-                    if frame.shape[:2] != self.size:
-                        height, width = frame.shape[:2]
+                for frame in _from(container, stream, first_s, self.count, fps, pixels):
+                    height, width = frame.shape[:2] if pixels else (frame.height, frame.width)
+                    if (height, width) != self.size:
                         raise DataError(
                             f"{self.name} is {height}x{width}, not {self.size[0]}x{self.size[1]}"
                         )
@@ -118,6 +132,12 @@ class VideoClip:
             )
 
 
+def rgb_of(frame: Any, reformatter: Any) -> np.ndarray:
+    """A raw frame as uint8 ``(H, W, 3)``. ``reformatter``: one for many frames is faster."""
+    picture: np.ndarray = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    return picture
+
+
 def frames_at(
     container: Any, stream: Any, *, first_s: float, count: int, fps: float, gray: bool = False
 ) -> Iterator[np.ndarray]:
@@ -133,12 +153,18 @@ def frames_at(
     Raises:
         av.error.FFmpegError: the video is damaged.
     """
+    yield from _from(container, stream, first_s, count, fps, "gray" if gray else "rgb24")
+
+
+def _from(
+    container: Any, stream: Any, first_s: float, count: int, fps: float, pixels: str | None
+) -> Iterator[Any]:
     stream.codec_context.thread_count = 1  # several videos are decoded at once already
     # With open groups of pictures a seek may land behind the frame: then from the beginning.
     for from_s in (first_s, 0.0):
         found = 0
         container.seek(int(from_s / stream.time_base), stream=stream)
-        for frame in _in_time(container, stream, first_s, count, fps, "gray" if gray else "rgb24"):
+        for frame in _in_time(container, stream, first_s, count, fps, pixels):
             yield frame
             found += 1
         if found:
@@ -146,8 +172,8 @@ def frames_at(
 
 
 def _in_time(
-    container: Any, stream: Any, first_s: float, count: int, fps: float, pixels: str
-) -> Iterator[np.ndarray]:
+    container: Any, stream: Any, first_s: float, count: int, fps: float, pixels: str | None
+) -> Iterator[Any]:
     if not count:
         return
     from av.video.reformatter import VideoReformatter
@@ -164,7 +190,7 @@ def _in_time(
                 continue
             if at >= tolerance:
                 return
-            yield reformatter.reformat(frame, format=pixels).to_ndarray()
+            yield reformatter.reformat(frame, format=pixels).to_ndarray() if pixels else frame
             wanted += 1
             if wanted == count:
                 return
