@@ -373,8 +373,8 @@ def _small(episodes: int, size: int) -> list[dict[str, np.ndarray]]:
 
 def writer(source: str, target: str, format_name: str) -> None:
     """The writer alone: what the converter would give it, from memory."""
+    from dp_hub.dataset.conversion.formats import load_converter
     from dp_hub.dataset.features import plan_columns
-    from dp_hub.dataset.formats import load_converter
     from dp_hub.dataset.writer import DatasetWriter
     from dp_hub.replay.episode import Episode
 
@@ -395,8 +395,8 @@ def writer(source: str, target: str, format_name: str) -> None:
 
 def convert_small(source: str, target: str, format_name: str, workers: str) -> None:
     """Our conversion, from files."""
+    from dp_hub.dataset.conversion.formats import load_converter
     from dp_hub.dataset.convert import convert
-    from dp_hub.dataset.formats import load_converter
 
     load_converter(format_name)
     began = _clock()

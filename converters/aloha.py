@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from dp_hub_converters.hdf5_files import (
+from dp_hub_converters.hdf5.files import (
     arrays_below,
     damage_told,
     facts_of,
@@ -21,8 +21,8 @@ from dp_hub_converters.hdf5_files import (
     plain,
     read_numbers,
 )
-from dp_hub_converters.hdf5_found import Found, Shown
-from dp_hub_converters.hdf5_pictures import (
+from dp_hub_converters.hdf5.found import Found, Shown
+from dp_hub_converters.hdf5.pictures import (
     Encoded,
     ImageEncoding,
     Rows,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dp_hub_converters.folder_found import find_episodes, folders_in, is_episode, look_into
-from dp_hub_converters.folder_streams import Options, Parts, parts_of, plain, streams_of
+from dp_hub_converters.folders.found import find_episodes, folders_in, is_episode, look_into
+from dp_hub_converters.folders.streams import Options, Parts, parts_of, plain, streams_of
 
 from dp_hub.errors import DataError
 from dp_hub.replay.recording import Recording, Stream

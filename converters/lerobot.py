@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dp_hub_converters.lerobot_found import Found, look, pictures_of, why_recode
-from dp_hub_converters.lerobot_meta import Feature, InVideo, Listed, Meta
-from dp_hub_converters.lerobot_pictures import PictureReader
-from dp_hub_converters.lerobot_rows import AGAIN, Rows, Tables, damage_told, numbers
+from dp_hub_converters.lerobot_folders.found import Found, look, pictures_of, why_recode
+from dp_hub_converters.lerobot_folders.meta import Feature, InVideo, Listed, Meta
+from dp_hub_converters.lerobot_folders.pictures import PictureReader
+from dp_hub_converters.lerobot_folders.rows import AGAIN, Rows, Tables, damage_told, numbers
 
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
-from dp_hub_converters.bag_clock import ClockChoice
-from dp_hub_converters.bag_found import Bag, find_bags, looks_like_bags
-from dp_hub_converters.bag_pictures import Depth
-from dp_hub_converters.bag_read import Settings, Topics, open_bag, read_recording, sample
-from dp_hub_converters.bag_types import Definitions, Distro
+from dp_hub_converters.bags.clock import ClockChoice
+from dp_hub_converters.bags.found import Bag, find_bags, looks_like_bags
+from dp_hub_converters.bags.pictures import Depth
+from dp_hub_converters.bags.read import Settings, Topics, open_bag, read_recording, sample
+from dp_hub_converters.bags.types import Definitions, Distro
 
 from dp_hub.errors import DataError
 from dp_hub.replay.recording import Recording

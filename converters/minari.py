@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dp_hub_converters import minari_arrow, minari_hdf5
-from dp_hub_converters.hdf5_found import Found, Shown
-from dp_hub_converters.minari_sets import Leaf, MinariSet, find_sets, is_minari
+from dp_hub_converters.hdf5 import minari_arrow, minari_hdf5
+from dp_hub_converters.hdf5.found import Found, Shown
+from dp_hub_converters.hdf5.minari_sets import Leaf, MinariSet, find_sets, is_minari
 
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dp_hub_converters.natural import natural
-from dp_hub_converters.video_frames import open_video
+from dp_hub_converters.shared.natural import natural
+from dp_hub_converters.shared.video_frames import open_video
 
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import ReplayBuffer, open_replay

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from dp_hub_converters.rlds_features import Leaf
-from dp_hub_converters.rlds_files import Shard, Tree, find_trees, shards_of
-from dp_hub_converters.rlds_values import Example, facts_of, step_values
-from dp_hub_converters.tfrecord import count_records, parse_example, records
+from dp_hub_converters.tfrecords.features import Leaf
+from dp_hub_converters.tfrecords.files import Shard, Tree, find_trees, shards_of
+from dp_hub_converters.tfrecords.records import count_records, parse_example, records
+from dp_hub_converters.tfrecords.values import Example, facts_of, step_values
 
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode

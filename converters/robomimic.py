@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from dp_hub_converters.hdf5_files import (
+from dp_hub_converters.hdf5.files import (
     arrays_below,
     damage_told,
     first_file_at,
@@ -18,8 +18,8 @@ from dp_hub_converters.hdf5_files import (
     plain,
     read_numbers,
 )
-from dp_hub_converters.hdf5_pictures import Flip, Rows, Turned, is_pictures
-from dp_hub_converters.robomimic_found import ActionKind, Demo, Found, demo_groups, look
+from dp_hub_converters.hdf5.pictures import Flip, Rows, Turned, is_pictures
+from dp_hub_converters.hdf5.robomimic_found import ActionKind, Demo, Found, demo_groups, look
 
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode

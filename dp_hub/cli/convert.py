@@ -40,7 +40,7 @@ class WithFormats(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Names, summaries, options and what to install; no converter is imported."""
-        from dp_hub.dataset.format_list import installed_formats
+        from dp_hub.dataset.conversion.format_list import installed_formats
 
         rows = []
         for one in installed_formats():
@@ -110,7 +110,7 @@ def convert(
 ) -> None:
     """Convert recordings to a dataset folder (LeRobot v3.0), ready to train from and to push."""
     from dp_hub.dataset import convert as library
-    from dp_hub.dataset.format_options import option_texts
+    from dp_hub.dataset.conversion.format_options import option_texts
 
     if mapping is not None and names:
         raise DpHubError(
@@ -216,7 +216,7 @@ def _notes(done: "Conversion") -> list[str]:
 def _alignment(done: "Conversion") -> list[str]:
     if done.alignment is None:
         return []
-    from dp_hub.dataset.alignment_report import report_table
+    from dp_hub.dataset.conversion.alignment_report import report_table
 
     return ["", *report_table(done.alignment)]
 

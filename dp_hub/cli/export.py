@@ -43,7 +43,7 @@ def export(
 
 def _zarr(dataset: Path, to: Path) -> None:
     from dp_hub.cli.convert import progress_bar
-    from dp_hub.dataset.export import export_zarr
+    from dp_hub.dataset.exporting.zarr import export_zarr
 
     with progress_bar("exporting", "episodes") as advance:
         done = export_zarr(dataset, to, on_progress=lambda n, total: advance(n, total))
@@ -55,7 +55,7 @@ def _zarr(dataset: Path, to: Path) -> None:
 
 def _lerobot_v21(dataset: Path, to: Path) -> None:
     from dp_hub.cli.convert import progress_bar
-    from dp_hub.dataset.export_v21 import export_lerobot_v21
+    from dp_hub.dataset.exporting.lerobot_v21 import export_lerobot_v21
 
     with progress_bar("exporting", "episodes") as advance:
         done = export_lerobot_v21(dataset, to, on_progress=lambda n, total: advance(n, total))
@@ -66,7 +66,7 @@ def _lerobot_v21(dataset: Path, to: Path) -> None:
 
 def _hdf5(dataset: Path, to: Path) -> None:
     from dp_hub.cli.convert import progress_bar
-    from dp_hub.dataset.export_hdf5 import export_hdf5
+    from dp_hub.dataset.exporting.hdf5 import export_hdf5
 
     with progress_bar("exporting", "episodes") as advance:
         done = export_hdf5(dataset, to, on_progress=lambda n, total: advance(n, total))

@@ -9,8 +9,8 @@ import typer
 from dp_hub.errors import DataError
 
 if TYPE_CHECKING:
-    from dp_hub.dataset.inspecting import Inspection
-    from dp_hub.dataset.stream_facts import StreamFacts
+    from dp_hub.dataset.inspection.inspecting import Inspection
+    from dp_hub.dataset.inspection.stream_facts import StreamFacts
 
 
 def inspect(
@@ -30,8 +30,8 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show the streams of recordings: type, rate, jitter, gaps, clocks; propose a mapping file."""
-    from dp_hub.dataset import inspecting as library
-    from dp_hub.dataset.format_options import option_texts
+    from dp_hub.dataset.conversion.format_options import option_texts
+    from dp_hub.dataset.inspection import inspecting as library
 
     if mapping is not None:
         _refuse(mapping)

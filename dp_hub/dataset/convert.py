@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dp_hub.dataset.conversion_journal import BadEpisode
-from dp_hub.dataset.conversion_mapping import (
+from dp_hub.dataset.conversion.copying import plan_copies
+from dp_hub.dataset.conversion.format_options import check_options
+from dp_hub.dataset.conversion.formats import load_format, missing_library_told
+from dp_hub.dataset.conversion.journal import BadEpisode
+from dp_hub.dataset.conversion.mapping import (
     as_features,
     check_wish,
     read_wish,
     spare_keys,
 )
-from dp_hub.dataset.conversion_request import Request, signature
-from dp_hub.dataset.conversion_run import Job, Progress, run, stated
-from dp_hub.dataset.conversion_source import Reading, describe
-from dp_hub.dataset.copying import plan_copies
+from dp_hub.dataset.conversion.request import Request, signature
+from dp_hub.dataset.conversion.run import Job, Progress, run, stated
+from dp_hub.dataset.conversion.source import Reading, describe
 from dp_hub.dataset.features import Column, ImageMode, plan_columns
-from dp_hub.dataset.format_options import check_options
-from dp_hub.dataset.formats import load_format, missing_library_told
 from dp_hub.dataset.lock import WriterLock
 from dp_hub.dataset.writer import Written, refuse_existing
 from dp_hub.errors import DataError
@@ -29,7 +29,7 @@ from dp_hub.replay.episode import Episode
 from dp_hub.replay.source import Converter, RecordingConverter, Source
 
 if TYPE_CHECKING:
-    from dp_hub.replay.mapping import MappingConfig
+    from dp_hub.replay.mapping.config import MappingConfig
     from dp_hub.replay.timeline import AlignmentReport
 
 DEFAULT_FPS = 10.0
@@ -81,12 +81,12 @@ def convert(
     bytes as if it had not been.
 
     Args:
-        format_name: an installed format, see `dp_hub.dataset.formats.format_names`.
+        format_name: an installed format, see `dp_hub.dataset.conversion.formats.format_names`.
         source: where the recordings are; for formats that are on the Hub too, also
             ``user/name`` or ``user/name@revision``, if there is no folder of that name.
         to: the folder to make; refused if it exists.
-        mapping: feature names by source key, instead of the default ones; or a whole mapping
-            (`dp_hub.replay.mapping`) or its file, which streams with times of their own need.
+        mapping: feature names by source key, instead of the default ones; or a whole mapping (of
+            `dp_hub.replay.mapping.config`) or its file: streams with times of their own need one.
         drop: source keys to leave out.
         fps: frames per second; default: what the mapping says, else the source, else 10.
         task: what was to be done, for episodes whose source does not say.

@@ -205,7 +205,7 @@ def plan_columns(
         codec: ``h264`` or ``av1``, for videos; default: ``h264``.
         names: of the numbers of a step, by key; used where there is one for each.
         copied: keys whose values are a `VideoClip` that is taken over packet by packet, with their
-            pixel format; see `dp_hub.dataset.copying`.
+            pixel format; see `dp_hub.dataset.conversion.copying`.
     Raises:
         DataError: unknown keys, two keys for one feature, or values no feature can hold.
     """

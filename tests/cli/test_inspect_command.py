@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dp_hub.replay.mapping import load_mapping
+from dp_hub.replay.mapping.config import load_mapping
 
 HELPER = Path(__file__).parents[1] / "dataset" / "made_format.py"
 

@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 from bag_files import START_NS, arm_messages, build, store_of, write_bag
-from dp_hub_converters.bag_layout import walk
-from dp_hub_converters.bag_numbers import RosNumbers
-from dp_hub_converters.bag_storage import Channel, Place
-from dp_hub_converters.bag_storage import Message as Stored
-from dp_hub_converters.bag_types import Definitions
+from dp_hub_converters.bags.layout import walk
+from dp_hub_converters.bags.numbers import RosNumbers
+from dp_hub_converters.bags.storage import Channel, Place
+from dp_hub_converters.bags.storage import Message as Stored
+from dp_hub_converters.bags.types import Definitions
 from dp_hub_converters.mcap import Bags
 
 from dp_hub.errors import DataError

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from bag_files import KINDS, START_NS, image, stamp, write_bag
-from dp_hub_converters.bag_pixels import Picture, decode
+from dp_hub_converters.bags.pixels import Picture, decode
 from dp_hub_converters.mcap import Bags
 from mcap.writer import Writer
 from PIL import Image

@@ -18,7 +18,7 @@ from bag_files import (
     store_of,
     write_bag,
 )
-from dp_hub_converters.bag_columns import Column
+from dp_hub_converters.bags.columns import Column
 from dp_hub_converters.mcap import Bags
 from mcap.writer import CompressionType, IndexType, Writer
 

@@ -5,8 +5,8 @@ import resource
 import h5py
 import numpy as np
 import pytest
-from dp_hub_converters import hdf5_files
 from dp_hub_converters.aloha import Aloha
+from dp_hub_converters.hdf5 import files as hdf5_files
 from dp_hub_converters.minari import Minari
 from dp_hub_converters.robomimic import Robomimic
 from hdf5_written import (

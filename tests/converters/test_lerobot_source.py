@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dp_hub_converters.lerobot_meta import dimension_names
+from dp_hub_converters.lerobot_folders.meta import dimension_names
 from lerobot_folders import (
     PICTURE,
     TOP,
@@ -29,7 +29,7 @@ from PIL import Image
 
 from dp_hub.dataset.checksums import read_checksums
 from dp_hub.dataset.convert import convert
-from dp_hub.dataset.export import export_zarr
+from dp_hub.dataset.exporting.zarr import export_zarr
 from dp_hub.dataset.frame_source import video_source
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 from dp_hub_converters.real_zarr import RealZarr
-from dp_hub_converters.video_frames import VideoFrames, constant_rate, open_video
+from dp_hub_converters.shared.video_frames import VideoFrames, constant_rate, open_video
 from numbered_videos import number_of, write_numbered
 from source_mutations import mutations
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rlds_writer as tfds
 from dp_hub_converters.rlds import Rlds
-from dp_hub_converters.tfrecord import parse_example, records
+from dp_hub_converters.tfrecords.records import parse_example, records
 from PIL import Image
 from source_mutations import mutations
 
@@ -427,7 +427,7 @@ def refuses(folder):
 
 
 def test_pictures_of_another_kind_are_refused():
-    from dp_hub_converters.encoded_pictures import EncodedPictures
+    from dp_hub_converters.shared.encoded_pictures import EncodedPictures
 
     picture = tfds.png(np.zeros((4, 4, 1), np.uint16))
     with pytest.raises(DataError, match="are not uint8"):

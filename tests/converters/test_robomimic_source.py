@@ -10,8 +10,8 @@ from hdf5_written import ENV_ARGS, moving, write_robomimic
 
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.episodes_io import episode_rows, open_folder
-from dp_hub.dataset.export import export_zarr
-from dp_hub.dataset.export_hdf5 import export_hdf5
+from dp_hub.dataset.exporting.hdf5 import export_hdf5
+from dp_hub.dataset.exporting.zarr import export_zarr
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay

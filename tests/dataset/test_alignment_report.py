@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dp_hub.dataset import alignment_drawing
-from dp_hub.dataset.alignment_drawing import draw_alignment
-from dp_hub.dataset.alignment_report import (
+from dp_hub.dataset.conversion import alignment_drawing
+from dp_hub.dataset.conversion.alignment_drawing import draw_alignment
+from dp_hub.dataset.conversion.alignment_report import (
     JSON_PATH,
     PICTURE_PATH,
     read_report,

@@ -6,7 +6,7 @@ import pytest
 from conversions_made import files_of, interrupt_at, names_in, write_rows
 
 from dp_hub.dataset.convert import convert
-from dp_hub.dataset.export import export_zarr
+from dp_hub.dataset.exporting.zarr import export_zarr
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay
 

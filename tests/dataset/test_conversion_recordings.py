@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from conversions_made import MAPPING, files_of, interrupt_at, names_in, write_streams
 
-from dp_hub.dataset.alignment_report import read_report
+from dp_hub.dataset.conversion.alignment_report import read_report
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
-from dp_hub.replay.mapping import MappingConfig, load_mapping
+from dp_hub.replay.mapping.config import MappingConfig, load_mapping
 
 FLAGS = [[], [10, 4, 6], [7], [], [3, 9], [8]]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conversions_made import MAPPING, files_of, interrupt_at, names_in, write_rows, write_streams
 
-from dp_hub.dataset import conversion_workers
-from dp_hub.dataset.conversion_request import StoppedError
+from dp_hub.dataset.conversion import workers as conversion_workers
+from dp_hub.dataset.conversion.request import StoppedError
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
@@ -104,7 +104,7 @@ def test_an_episode_that_cannot_be_read_ends_the_conversion_as_with_one_process(
 def test_a_process_that_is_killed_ends_the_conversion_which_goes_on(made, monkeypatch):
     source = rows(made, n=30)
     convert("made-rows", source, made / "out/whole", options={"pause_s": 0.05})
-    monkeypatch.setattr("dp_hub.dataset.conversion_run._TURN_ITEMS", 2)
+    monkeypatch.setattr("dp_hub.dataset.conversion.run._TURN_ITEMS", 2)
 
     def kill_one(progress):
         if progress.episodes == 3:
@@ -129,7 +129,7 @@ KILLED = """
 import sys
 if __name__ == "__main__":
     sys.path[:0] = sys.argv[1:3]
-    from dp_hub.dataset import conversion_run
+    from dp_hub.dataset.conversion import run as conversion_run
     conversion_run.COMMIT_S = 0.0
     from dp_hub.dataset.convert import convert
     def tell(progress):

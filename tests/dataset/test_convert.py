@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from dp_hub.dataset.convert import convert
-from dp_hub.dataset.export import export_zarr
+from dp_hub.dataset.exporting.zarr import export_zarr
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay, write_replay

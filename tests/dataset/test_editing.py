@@ -12,7 +12,7 @@ from dp_hub.dataset.checksums import read_checksums, verify
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.edit_plan import all_pieces, chosen, parse_episodes, split, trimmed, with_tasks
 from dp_hub.dataset.editing import Edit, edit, split_dataset
-from dp_hub.dataset.export import export_zarr
+from dp_hub.dataset.exporting.zarr import export_zarr
 from dp_hub.dataset.features import plan_columns
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.dataset.writer import DatasetWriter

@@ -11,7 +11,7 @@ from made_datasets import episodes, rewrite_episodes, with_leftover_row, without
 from dp_hub.dataset import shards
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.editing import Edit, edit
-from dp_hub.dataset.export_v21 import export_lerobot_v21
+from dp_hub.dataset.exporting.lerobot_v21 import export_lerobot_v21
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 
-from dp_hub.dataset.format_list import installed_formats
-from dp_hub.dataset.format_options import check_options, option_texts
-from dp_hub.dataset.formats import load_converter
+from dp_hub.dataset.conversion.format_list import installed_formats
+from dp_hub.dataset.conversion.format_options import check_options, option_texts
+from dp_hub.dataset.conversion.formats import load_converter
 from dp_hub.errors import DataError
 
 
@@ -27,7 +27,7 @@ def test_formats_of_others_are_listed_from_their_source_text(made):
 
 def test_listing_imports_neither_converters_nor_their_packages(made):
     code = (
-        "import sys; from dp_hub.dataset.format_list import installed_formats\n"
+        "import sys; from dp_hub.dataset.conversion.format_list import installed_formats\n"
         "assert len(installed_formats()) >= 9\n"
         "print(sorted({m.partition('.')[0] for m in sys.modules}"
         " & {'dp_hub_converters', 'numpy', 'zarr', 'h5py', 'pyarrow'}))"

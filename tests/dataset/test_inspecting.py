@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import yaml
 
+from dp_hub.dataset.conversion.formats import load_converter
 from dp_hub.dataset.convert import convert
-from dp_hub.dataset.formats import load_converter
-from dp_hub.dataset.inspecting import inspect, recognised_formats
-from dp_hub.dataset.proposing import propose, round_rate
+from dp_hub.dataset.inspection.inspecting import inspect, recognised_formats
+from dp_hub.dataset.inspection.proposing import propose, round_rate
+from dp_hub.dataset.inspection.stream_facts import StreamFacts, StreamMeter
 from dp_hub.dataset.reader import open_dataset
-from dp_hub.dataset.stream_facts import StreamFacts, StreamMeter
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay, write_replay
-from dp_hub.replay.mapping import load_mapping
-from dp_hub.replay.mapping_apply import episodes_of, mapped_episode
+from dp_hub.replay.mapping.apply import episodes_of, mapped_episode
+from dp_hub.replay.mapping.config import load_mapping
 from dp_hub.replay.recording import Stream
 from dp_hub.replay.source import Source
 

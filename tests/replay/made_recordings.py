@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import numpy as np
 
-from dp_hub.replay.mapping import MappingConfig, load_mapping
+from dp_hub.replay.mapping.config import MappingConfig, load_mapping
 from dp_hub.replay.recording import Recording, Stream
 
 

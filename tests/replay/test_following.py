@@ -15,7 +15,6 @@ from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip, look_at_video
 from dp_hub.replay.recording import Stream
 from dp_hub.replay.rotations import convert
-from dp_hub.replay.taken import Taken
 from dp_hub.replay.timeline import (
     SAME_S,
     Follow,
@@ -24,6 +23,7 @@ from dp_hub.replay.timeline import (
     find_grids,
     follow,
 )
+from dp_hub.replay.timeline.taken import Taken
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,8 +12,8 @@ from dp_hub.dataset.video import encode_clip
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip
 from dp_hub.replay.episode import Episode
-from dp_hub.replay.mapping_apply import episodes_of, mapped_episode
-from dp_hub.replay.mapping_check import check_mapping, feature_names
+from dp_hub.replay.mapping.apply import episodes_of, mapped_episode
+from dp_hub.replay.mapping.check import check_mapping, feature_names
 from dp_hub.replay.recording import Recording, Stream
 from dp_hub.replay.source import Source
 from dp_hub.replay.timeline import exact_fps

@@ -9,7 +9,7 @@ import pytest
 from made_recordings import mapping
 
 from dp_hub.errors import ConfigError
-from dp_hub.replay.mapping import MappingConfig, load_mapping
+from dp_hub.replay.mapping.config import MappingConfig, load_mapping
 
 FULL = """
     fps: 30

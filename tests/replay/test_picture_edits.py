@@ -8,7 +8,7 @@ from PIL import Image
 
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip
-from dp_hub.replay.picture_edits import EditedPictures, PictureEdit, first_of
+from dp_hub.replay.mapping.picture_edits import EditedPictures, PictureEdit, first_of
 
 
 def noise(*shape, seed=0):

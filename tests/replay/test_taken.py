@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dp_hub.dataset.video import encode_clip
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip
-from dp_hub.replay.taken import Taken
+from dp_hub.replay.timeline.taken import Taken
 
 
 class Counting:
