@@ -78,6 +78,17 @@ def test_a_gap_that_was_cut_out_is_named() -> None:
     assert report_table(rejected)[0].startswith("0 episodes, 0 steps")
 
 
+def test_what_became_no_episode_is_told() -> None:
+    streams = {"/joints": Stream(np.zeros((20, 2)), np.arange(20) / 10)}
+    follows = {"/joints": default_follow(streams["/joints"])}
+    why = [f"0.{i} s, shorter than min_s (1)" for i in range(5)]
+    part = report_recording("bag_8", streams, follows, [], fps=10.0, left_out=why)
+    report = recorded().then(part).then(AlignmentReport.from_json(part.to_json()))
+    assert report.n_left_out == 10 and len(report.left_out) == 10
+    told = "; ".join(f"bag_8: {one}" for one in why[:3])
+    assert f"no episode became of {told}, and 7 more" in report_table(report)
+
+
 def test_the_files_hold_the_report(tmp_path: Path) -> None:
     report = recorded()
     files = report_files(report)

@@ -16,7 +16,7 @@ from dp_hub.replay.mapping.apply import episodes_of, mapped_episode
 from dp_hub.replay.mapping.check import check_mapping, feature_names
 from dp_hub.replay.recording import Recording, Stream
 from dp_hub.replay.source import Source
-from dp_hub.replay.timeline import exact_fps
+from dp_hub.replay.timeline import AlignmentReport, exact_fps
 
 BASIC = """
     fps: 10
@@ -205,7 +205,11 @@ def test_recordings_are_split(tmp_path: Path, name: str) -> None:
     }  # fmt: skip
     on_gap = "keep" if name == "recording" else "split"
     text = f"{{fps: 20, episodes: {how}, features: {{s: /joints}}, on_gap: {on_gap}}}"
-    found = list(episodes_of(Recording("r", streams), mapping(tmp_path, text)))
+    parts: list[AlignmentReport] = []
+    found = list(episodes_of(Recording("r", streams), mapping(tmp_path, text), report=parts.append))
+    short = ["r: 0.50 s, shorter than min_s (0.6)"] * 2 if "min_s" in how else []
+    assert [why for part in parts for why in part.left_out] == short
+    assert sum(part.n_left_out for part in parts) == len(short)
     spans = [(e.metadata["start_s"], e.metadata["start_s"] + e.length / 20) for e in found]
     np.testing.assert_allclose(spans, expected, atol=0.051)
     for episode in found:

@@ -71,6 +71,9 @@ def report_notes(report: AlignmentReport) -> Iterator[str]:
     if report.rejected:
         named = ", ".join(report.rejected[:3]) + ", ..." * (len(report.rejected) > 3)
         yield f"left out because of gaps: {named}"
+    if report.n_left_out:
+        more = f", and {report.n_left_out - 3} more" * (report.n_left_out > 3)
+        yield f"no episode became of {'; '.join(report.left_out[:3])}{more}"
     if report.gaps:
         recording, gap = max(report.gaps, key=lambda pair: pair[1].length_s)
         yield (

@@ -156,7 +156,10 @@ def _columns(job: Job) -> tuple[list[Column], Iterable[Found | Bad | Ended] | No
 def _nothing_left(job: Job, bad: Sequence[BadEpisode]) -> DataError:
     source = job.request.settings["source"]
     if not bad:
-        return DataError(f"{source} holds no episodes")
+        mapping = job.request.settings["mapping"] or {}
+        least = mapping.get("episodes", {}).get("min_s")
+        hint = f"the mapping leaves out what is shorter than min_s, {least:g} s" if least else None
+        return DataError(f"{source} holds no episodes", hint=hint)
     return DataError(
         f"none of the episodes of {source} can be converted; the first, {bad[0].source}: "
         f"{bad[0].reason}"

@@ -101,6 +101,10 @@ def _periodic(uses: Uses) -> dict[str, Stream]:
     return {name: s for name, s in every.items() if s.kind in ("state", "picture")} or every
 
 
+def _too_short(grid: Grid, mapping: MappingConfig) -> str:
+    return f"{float(grid.count / grid.fps):.2f} s, shorter than min_s ({mapping.episodes.min_s:g})"
+
+
 def _grids(
     recording: Recording,
     mapping: MappingConfig,
@@ -114,6 +118,7 @@ def _grids(
     fps = exact_fps(mapping.fps or 0)
     spans = find_spans(recording, mapping.episodes, _periodic(uses))
     found, all_gaps, problem, rejected = [], [], None, False
+    left_out: list[str] = []
     for span in spans:
         start_s, stop_s = span.start_s, span.stop_s
         try:
@@ -126,16 +131,24 @@ def _grids(
                 raise told from None
             # One of many episodes may lie where a camera was not there yet.
             log.warning("an episode is left out: %s", told.message)
+            left_out.append(error.message)
             problem = problem or told
             continue
         all_gaps += gaps
         rejected |= not grids
         least = mapping.episodes.min_s * float(fps)
         found += [(span, grid) for grid in grids if grid.count >= least]
+        left_out += [_too_short(grid, mapping) for grid in grids if grid.count < least]
     if problem and not found:
         raise problem
     part = report_recording(
-        recording.name, streams, follows, all_gaps, fps=float(fps), rejected=rejected
+        recording.name,
+        streams,
+        follows,
+        all_gaps,
+        fps=float(fps),
+        rejected=rejected,
+        left_out=left_out,
     )
     report(part)
     return found

@@ -168,6 +168,8 @@ class AlignmentReport:
         streams: by name, or by whatever name the caller gave each.
         gaps: the first 100 with the recording they are in; ``StreamReport.gaps`` counts all.
         rejected: recordings left out because of a gap, the first 100.
+        left_out: parts of recordings that became no episode, and why, the first 100.
+        n_left_out: how many they are.
     """
 
     fps: float
@@ -175,6 +177,8 @@ class AlignmentReport:
     streams: Mapping[str, StreamReport] = field(default_factory=dict)
     gaps: Sequence[tuple[str, Gap]] = ()
     rejected: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+    n_left_out: int = 0
 
     @property
     def steps(self) -> int:
@@ -192,6 +196,8 @@ class AlignmentReport:
             streams=streams,
             gaps=(*self.gaps, *other.gaps)[:_MOST_GAPS],
             rejected=(*self.rejected, *other.rejected)[:_MOST_GAPS],
+            left_out=(*self.left_out, *other.left_out)[:_MOST_GAPS],
+            n_left_out=self.n_left_out + other.n_left_out,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -202,6 +208,8 @@ class AlignmentReport:
             "streams": {name: one.to_json() for name, one in self.streams.items()},
             "gaps": [[name, g.stream, g.start_s, g.stop_s] for name, g in self.gaps],
             "rejected": list(self.rejected),
+            "left_out": list(self.left_out),
+            "n_left_out": self.n_left_out,
         }
 
     @staticmethod
@@ -216,6 +224,8 @@ class AlignmentReport:
                 },
                 gaps=tuple((name, Gap(*gap)) for name, *gap in kept["gaps"]),
                 rejected=tuple(kept["rejected"]),
+                left_out=tuple(map(str, kept.get("left_out", ()))),
+                n_left_out=int(kept.get("n_left_out", 0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"no report of how streams were followed: {error!r}") from None
@@ -241,6 +251,7 @@ def report_recording(
     *,
     fps: float,
     rejected: bool = False,
+    left_out: Sequence[str] = (),
 ) -> AlignmentReport:
     """What is to be told of one recording besides its episodes, as a report of no episodes.
 
@@ -251,6 +262,7 @@ def report_recording(
         gaps: from `find_grids`.
         fps: of the grid.
         rejected: the recording is left out.
+        left_out: why parts of it became no episode, a sentence each.
     """
     first = {key: one.times_s[0] - follows[key].latency_s for key, one in streams.items()}
     last = {key: one.times_s[-1] - follows[key].latency_s for key, one in streams.items()}
@@ -270,7 +282,14 @@ def report_recording(
         for key in streams
     }
     named = tuple((name, gap) for gap in gaps[:_MOST_GAPS])
-    return AlignmentReport(fps, 0, reports, named, (name,) if rejected else ())
+    return AlignmentReport(
+        fps=fps,
+        streams=reports,
+        gaps=named,
+        rejected=(name,) if rejected else (),
+        left_out=tuple(f"{name}: {why}" for why in left_out[:_MOST_GAPS]),
+        n_left_out=len(left_out),
+    )
 
 
 def _stream_report(name: str, one: Followed) -> StreamReport:
