@@ -1,5 +1,7 @@
 """Bags become datasets by a mapping, with the values at the times of the grid."""
 
+import tempfile
+
 import numpy as np
 import pytest
 from bag_files import START_NS, arm_messages, write_bag
@@ -91,3 +93,23 @@ def test_a_stream_that_cannot_be_used_is_refused_by_its_name(tmp_path):
     with pytest.raises(DataError, match="/odd changes its length from message to message"):
         convert("mcap", path, tmp_path / "ds", mapping=tmp_path / "m.yaml")
     assert not (tmp_path / "ds").exists()
+
+
+def test_nothing_is_left_in_temporary_files_however_it_ends(tmp_path, monkeypatch):
+    (tmp_path / "bags").mkdir()
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "m.yaml").write_text(MAPPING)
+    messages = arm_messages(100, size=(90, 80))[0]
+    for number in range(8):
+        write_bag(tmp_path / f"bags/take_{number}", "mcap-file", messages)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    settings = {"mapping": tmp_path / "m.yaml", "images": "webp", "on_progress": stop}
+    for workers in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            convert("mcap", tmp_path / "bags", tmp_path / f"{workers}", workers=workers, **settings)
+        assert list((tmp_path / "tmp").iterdir()) == []
