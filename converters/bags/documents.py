@@ -139,7 +139,13 @@ class Documents:
 def flatten(
     value: Any, path: str, fields: dict[str, Any], names: dict[str, Any], *, depth: int
 ) -> None:
-    """The numbers and texts of a document, by path; headers and stamps are left out."""
+    """The numbers and texts of a document, by path; headers and stamps are left out.
+
+    Raises:
+        MisfitError: it is nested too deep, or holds a number that is too large.
+    """
+    if depth > _DEEPEST:
+        raise MisfitError("it is nested too deep")
     if isinstance(value, bool | int | float):
         fields[path] = _numbers([value])
     elif isinstance(value, str):
@@ -165,8 +171,6 @@ def flatten(
 def _flatten_fields(
     value: dict[str, Any], path: str, fields: dict[str, Any], names: dict[str, Any], depth: int
 ) -> None:
-    if depth > _DEEPEST:
-        raise MisfitError("it is nested too deep")
     if set(value) in _VECTORS and all(_is_number(one) for one in value.values()):
         order = tuple(name for name in "xyzw" if name in value)
         fields[path], names[path] = _numbers([value[name] for name in order]), order
@@ -189,7 +193,7 @@ def _flatten_list(
     found: dict[str, list[Any]] = {}
     for one in value:
         inner: dict[str, Any] = {}
-        _flatten_fields(one, path, inner, names, depth + 1)
+        flatten(one, path, inner, names, depth=depth + 1)
         for name, numbers in inner.items():
             found.setdefault(name, []).append(numbers)
     for name, parts in found.items():

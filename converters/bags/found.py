@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from dp_hub_converters.bags.storage import MCAP, ROSBAG, SQLITE, ZSTD
+from dp_hub_converters.shared.natural import natural
 
 from dp_hub.errors import DataError
 
@@ -69,12 +70,6 @@ def find_bags(path: Path) -> list[Bag]:
     return bags
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key to sort names by, numbers in them as numbers."""
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
-
-
 def _below(folder: Path, root: Path) -> Iterator[Bag]:
     if _is_bag_folder(folder):
         try:
@@ -116,7 +111,8 @@ def _bag_folder(folder: Path, root: Path) -> Bag:
     """A bag of ROS 2, its parts in the order that metadata.yaml says."""
     told = _metadata(folder / "metadata.yaml")
     listed = told.get("relative_file_paths")
-    names = [PurePosixPath(str(one)).name for one in listed] if isinstance(listed, list) else []
+    listed = listed if isinstance(listed, list) else []
+    names = [PurePosixPath(one).name for one in listed if isinstance(one, str)]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         there = sorted((p.name for p in folder.iterdir() if _is_bag_file(p)), key=natural)
@@ -132,12 +128,22 @@ def _bag_folder(folder: Path, root: Path) -> Bag:
     return Bag(_name(folder, root), files, _counts(told), facts)
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: recorders write none, and a few lines of them can fill a memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "it has an alias", mark)
+        return super().compose_node(parent, index)
+
+
 def _metadata(path: Path) -> Mapping[str, Any]:
     hint = "run `ros2 bag reindex`, or give the .mcap or .db3 file itself"
     try:
         if path.stat().st_size > _LARGEST_METADATA:
             raise DataError(f"{path} is too large to be the metadata of a bag", hint=hint)
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Plain)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{path} cannot be read: {first}", hint=hint) from None
@@ -155,6 +161,7 @@ def _counts(told: Mapping[str, Any]) -> dict[str, int]:
         about = one.get("topic_metadata") if isinstance(one, dict) else None
         count = one.get("message_count") if isinstance(one, dict) else None
         if isinstance(about, dict) and isinstance(count, int):
-            name = str(about.get("name"))
-            counts[name] = counts.get(name, 0) + count
+            name = about.get("name")
+            if isinstance(name, str):
+                counts[name] = counts.get(name, 0) + count
     return counts

@@ -101,6 +101,7 @@ class _Walker:
     texts: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     moments: dict[str, list[int]] = field(default_factory=dict)
     stamp: int | None = None
+    groups: int = 0
 
     def layout(self) -> Layout:
         return Layout(
@@ -126,7 +127,8 @@ class _Walker:
                     self.stamp = start
             elif isinstance(part, Repeat):
                 count = self._length() if part.count is None else part.count
-                if count > min(_LARGEST_LIST, len(self.data)):
+                self.groups += count  # of lists within lists too, which may hold nothing
+                if count > _LARGEST_LIST or self.groups > len(self.data):
                     raise MisfitError(f"it has a list of {count}")
                 for _ in range(count):
                     self.group(part.group)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from dp_hub_converters.shared.encoded_pictures import KNOWN
 from PIL import Image
 
 _LARGEST_PX = 1 << 27
@@ -170,7 +171,7 @@ def _opened(data: memoryview, use: Callable[[Image.Image], np.ndarray]) -> np.nd
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=KNOWN) as image:
                 if image.width * image.height > _LARGEST_PX:
                     raise ValueError(f"it is of {image.height}x{image.width} pixels")
                 return use(image)

@@ -24,11 +24,14 @@ class SqliteFile:
         self.path, self._where, self._folder = path, where, folder
         self.notes: list[str] = []
         with closing(self._connect()) as base:
-            tables = {name for (name,) in base.execute("SELECT name FROM sqlite_master")}
+            # Not views, which could be queries that never end.
+            listed = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in listed}
             if not {"topics", "messages"} <= tables:
                 raise damaged(path, "it has no tables topics and messages; is it another database?")
+            definition = self._definition if "message_definitions" in tables else _no_definition
             self.channels = {
-                int(number): Channel(*_texts(topic, kind, encoding), *self._definition(base, kind))
+                int(number): Channel(*_texts(topic, kind, encoding), *definition(base, kind))
                 for number, topic, kind, encoding in base.execute(
                     "SELECT id, name, type, serialization_format FROM topics"
                 )
@@ -66,17 +69,19 @@ class SqliteFile:
 
     @staticmethod
     def _definition(base: sqlite3.Connection, kind: str) -> tuple[str, bytes]:
-        """Language and text of a type's definition; older bags have none."""
-        try:
-            found = base.execute(
-                "SELECT encoding, encoded_message_definition FROM message_definitions "
-                "WHERE topic_type = ?",
-                (kind,),
-            ).fetchone()
-        except sqlite3.OperationalError:
-            return "", b""
+        """Language and text of a type's definition."""
+        found = base.execute(
+            "SELECT encoding, encoded_message_definition FROM message_definitions "
+            "WHERE topic_type = ?",
+            (kind,),
+        ).fetchone()
         language, text = found or ("", "")
         return (str(language), text.encode()) if isinstance(text, str) and text else ("", b"")
+
+
+def _no_definition(base: sqlite3.Connection, kind: str) -> tuple[str, bytes]:
+    """Of older bags, which have none."""
+    return "", b""
 
 
 def _texts(*values: object) -> Iterator[str]:

@@ -172,10 +172,10 @@ def unpack(data: memoryview) -> memoryview:
     """
     if data[:4] != ZSTD:
         return data
-    size = zstandard.frame_content_size(bytes(data[:18]))
-    if size > LARGEST_BLOCK:
-        raise ValueError(f"a message of {size} bytes")
     try:
+        size = zstandard.frame_content_size(bytes(data[:18]))
+        if size > LARGEST_BLOCK:
+            raise ValueError(f"a message of {size} bytes")
         plain = zstandard.ZstdDecompressor().decompress(data, max_output_size=LARGEST_BLOCK)
     except zstandard.ZstdError as error:
         raise ValueError(f"it cannot be decompressed: {error}") from None

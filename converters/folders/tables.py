@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from dp_hub_converters.lerobot_folders.rows import numbers, open_parquet, read_t
 
 from dp_hub.errors import DataError
 
+_LARGEST = 1 << 29  # bytes of one array that is no pictures, which are read at once
 _SEPARATORS = (",", ";", "\t")
 _NUMBERED = re.compile(r"(?P<stem>.+?)[._ \-]?\[?(?P<number>\d+)\]?")
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -48,27 +49,42 @@ class Table:
 
 
 class ZippedPictures:
-    """An array of pictures in an npz file, read as a whole when it is first sliced."""
+    """An array of pictures in an npz file, unpacked picture by picture as it is sliced.
+
+    Args:
+        path: of the file.
+        name: of the array's file in it.
+        shape: ``(n, H, W, C)``.
+        begin: where the pictures begin in the array's file.
+    """
 
     ndim = 4
+    dtype = np.dtype(np.uint8)
 
-    def __init__(self, path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._path, self._key = path, key
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], begin: int) -> None:
+        self._path, self._name, self._begin = path, name, begin
+        self.shape = shape
+        self._lock = Lock()
+        self._file: Any = None
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    @cached_property
-    def _whole(self) -> np.ndarray:
-        with damage_told(self._path):
-            return _member(self._path, self._key)
-
     def __getitem__(self, part: slice) -> np.ndarray:
-        return self._whole[part]
+        """Pictures ``(t, H, W, C)``; forwards, each is unpacked once. Raises DataError."""
+        start, stop, step = part.indices(len(self))
+        pictures = np.empty((max(0, stop - start), *self.shape[1:]), np.uint8)
+        size = math.prod(self.shape[1:])
+        with self._lock, damage_told(self._path):
+            if self._file is None:
+                self._file = zipfile.ZipFile(self._path).open(self._name)  # noqa: SIM115
+            self._file.seek(self._begin + start * size)
+            for picture in pictures:
+                picture.reshape(-1)[:] = np.frombuffer(self._file.read(size), np.uint8)
+        return pictures[::step]
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return np.asarray(self._whole, dtype)
+        return np.asarray(self[:], dtype)
 
 
 @contextmanager
@@ -99,6 +115,9 @@ def read_any_table(path: Path) -> Table:
         if kind == ".csv":
             return _of_arrow(path, _csv(path))
     file = open_parquet(path)
+    claimed = 8 * file.metadata.num_rows * file.metadata.num_columns
+    if claimed > 2 * _LARGEST:
+        raise DataError(f"{path} is about {claimed / 1e6:,.0f} MB of numbers in one episode")
     return _of_arrow(path, read_table(file, path))
 
 
@@ -138,26 +157,42 @@ def _npz(path: Path) -> Table:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             key = info.filename.removesuffix(".npy")
-            shape, dtype = _header(archive, info)
-            if dtype == np.uint8 and len(shape) == 4:
-                arrays[key] = ZippedPictures(path, key, shape, dtype)
+            head = _header(archive, info)
+            if head.are_pictures:
+                arrays[key] = ZippedPictures(path, info.filename, head.shape, head.size)
+            elif info.file_size > _LARGEST:
+                raise ValueError(f"{key} has {info.file_size / 1e6:,.0f} MB in one episode")
             else:
                 arrays[key] = _member(path, key)
     return _of_arrays(path, arrays)
 
 
-def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array in an archive. Raises ValueError if it does not fit its size."""
+@dataclass(frozen=True)
+class _Head:
+    """What an array says of itself, and how many bytes it says it in."""
+
+    shape: tuple[int, ...]
+    by_columns: bool
+    dtype: np.dtype
+    size: int
+
+    @property
+    def are_pictures(self) -> bool:
+        return self.dtype == np.uint8 and len(self.shape) == 4 and not self.by_columns
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Head:
+    """The head of an array in an archive. Raises ValueError if it does not fit its size."""
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0}
         header = read.get(version, np.lib.format.read_array_header_2_0)(file)
-    shape, dtype = header[0], header[2]
-    if dtype.hasobject:
+        head = _Head(*header, file.tell())
+    if head.dtype.hasobject:
         raise ValueError(f"{info.filename} needs allow_pickle")
-    if math.prod(shape) * dtype.itemsize > info.file_size:
-        raise ValueError(f"{info.filename} says it is {shape}, which it is too short for")
-    return shape, dtype
+    if math.prod(head.shape) * head.dtype.itemsize > info.file_size - head.size:
+        raise ValueError(f"{info.filename} says it is {head.shape}, which it is too short for")
+    return head
 
 
 def _member(path: Path, key: str) -> np.ndarray:

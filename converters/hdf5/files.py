@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 from dp_hub_converters.hdf5.bytes import FileBytes
+from dp_hub_converters.shared.natural import natural
 
 from dp_hub.errors import DataError
 
@@ -32,13 +32,6 @@ _MAX_FACT_LETTERS = 4_000
 _DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError, MemoryError)
 _FILTERS = {307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle"}
 _FILTERS |= {32013: "zfp", 32015: "zstd", 32026: "blosc2", 4: "szip"}
-
-
-def natural(path: Path | str) -> list[Any]:
-    """A key to sort by in which ``demo_2`` comes before ``demo_10``."""
-    text = path.as_posix() if isinstance(path, Path) else path
-    parts = re.split(r"(\d+)", text)
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(parts)] + [text]
 
 
 def files_at(path: Path, *, pattern: str = "*") -> list[Path]:

@@ -15,6 +15,7 @@ from dp_hub_converters.lerobot_folders.rows import (
     open_parquet,
     row_groups,
 )
+from dp_hub_converters.shared.encoded_pictures import KNOWN
 from PIL import Image
 
 from dp_hub.errors import DataError
@@ -166,7 +167,7 @@ class Pictures:
         where = f"{self._key}, frame {frame} of the episode at row {self._rows.start} of "
         where += str(self._rows.path)
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=KNOWN) as image:
                 return str(image.format), self._pixels(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(

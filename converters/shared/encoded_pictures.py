@@ -13,7 +13,8 @@ from PIL import Image
 from dp_hub.errors import DataError
 
 _AT_ONCE = 32
-_KNOWN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+# Not all that Pillow knows: for some it starts other programs.
+KNOWN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "JPEG2000", "GIF", "PPM")
 # What decoding a damaged picture can end in.
 _DAMAGE = (
     *(OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError),
@@ -85,7 +86,7 @@ class EncodedPictures:
 
     def _decode(self, data: bytes, row: int) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(data), formats=_KNOWN) as image:
+            with Image.open(io.BytesIO(data), formats=KNOWN) as image:
                 return self._pixels(image)
         except _DAMAGE as error:
             raise DataError(
@@ -113,7 +114,7 @@ class EncodedPictures:
 def type_of(file: Path) -> str:
     """``uint8`` or ``uint16``: what the numbers of a picture are. Raises DataError."""
     try:
-        with Image.open(file, formats=_KNOWN) as image:
+        with Image.open(file, formats=KNOWN) as image:
             return "uint16" if image.mode in _MODES["uint16"] else "uint8"
     except _DAMAGE as error:
         raise DataError(f"the picture {file} cannot be read: {error}") from None

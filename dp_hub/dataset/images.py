@@ -26,6 +26,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "webp": {"format": "WEBP", "lossless": True, "method": 1, "quality": 20},
     "png": {"format": "PNG", "compress_level": 6},
 }
+# What datasets hold, ours and others'. Not all that Pillow knows: for some it starts programs.
+_FORMATS = ("WEBP", "PNG", "JPEG", "BMP", "TIFF", "JPEG2000", "GIF", "PPM")
 _STORED_PX = 128
 _STORED_BYTES = 100_000_000  # the Hub's viewer refuses row groups above 286 MiB
 BATCH = 32  # frames per task: enough to hide the cost of handing it over
@@ -57,7 +59,7 @@ def decode_image(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         DataError: not a picture, or one of another size.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             picture = np.asarray(image.convert("RGB" if shape[2] == 3 else "L"))
     except (OSError, ValueError) as error:
         raise DataError(f"a stored picture cannot be decoded: {error}") from None

@@ -1,8 +1,11 @@
 """Bags become datasets by a mapping, with the values at the times of the grid."""
 
+import tempfile
+
 import numpy as np
 import pytest
 from bag_files import START_NS, arm_messages, write_bag
+from dp_hub_converters.mcap import Bags
 from test_bag_pictures import decoded, moving, packets, video_bag
 
 from dp_hub.dataset.convert import convert
@@ -91,3 +94,41 @@ def test_a_stream_that_cannot_be_used_is_refused_by_its_name(tmp_path):
     with pytest.raises(DataError, match="/odd changes its length from message to message"):
         convert("mcap", path, tmp_path / "ds", mapping=tmp_path / "m.yaml")
     assert not (tmp_path / "ds").exists()
+
+
+def test_features_have_the_names_that_messages_give_their_numbers(tmp_path):
+    messages, _, _ = arm_messages(60)
+    path = write_bag(tmp_path / "bag", "mcap", messages)
+    names = Bags().describe(path).names["/joint_states.position"]
+    assert len(set(names)) == 7
+    (tmp_path / "m.yaml").write_text(
+        "fps: 25\ntask: t\nfeatures:\n"
+        '  observation.state: {from: "/joint_states.position[1:6]"}\n'
+        '  turned: {from: {stream: /joint_states.position, at: "[0:4]", '
+        "rotation: {from: quat_xyzw, to: quat_wxyz}}}\n"
+        "  action: {next: observation.state}\n"
+    )
+    done = convert("mcap", path, tmp_path / "ds", mapping=tmp_path / "m.yaml")
+    columns = {column.feature: column for column in done.written.columns}
+    assert columns["observation.state"].names == columns["action"].names == names[1:6]
+    assert columns["turned"].names is None
+
+
+def test_nothing_is_left_in_temporary_files_however_it_ends(tmp_path, monkeypatch):
+    (tmp_path / "bags").mkdir()
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "m.yaml").write_text(MAPPING)
+    messages = arm_messages(100, size=(90, 80))[0]
+    for number in range(8):
+        write_bag(tmp_path / f"bags/take_{number}", "mcap-file", messages)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    settings = {"mapping": tmp_path / "m.yaml", "images": "webp", "on_progress": stop}
+    for workers in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            convert("mcap", tmp_path / "bags", tmp_path / f"{workers}", workers=workers, **settings)
+        assert list((tmp_path / "tmp").iterdir()) == []

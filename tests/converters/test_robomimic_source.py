@@ -12,9 +12,12 @@ from dp_hub.dataset.convert import convert
 from dp_hub.dataset.episodes_io import episode_rows, open_folder
 from dp_hub.dataset.exporting.hdf5 import export_hdf5
 from dp_hub.dataset.exporting.zarr import export_zarr
+from dp_hub.dataset.features import plan_columns
 from dp_hub.dataset.reader import open_dataset
+from dp_hub.dataset.writer import DatasetWriter
 from dp_hub.errors import DataError
 from dp_hub.replay.buffer import open_replay
+from dp_hub.replay.episode import Episode
 
 IMAGE = "obs/agentview_image"
 
@@ -224,6 +227,19 @@ def test_a_dataset_exported_and_converted_again_has_the_same_fingerprint(tmp_pat
         assert file["data"].attrs["total"] == before.n_frames
         assert list(file["mask/train"][:]) == train
         assert file["data/demo_2"].attrs["num_samples"] == len(file["data/demo_2/actions"])
+
+
+def test_facts_that_hdf5_has_no_type_for_are_exported_as_json(tmp_path):
+    facts = {"zero": "a\0b", "half": "\ud800", "large": 1 << 70, "many": ["a", "b\0"], "plain": 3}
+    episode = Episode({"action": np.zeros((4, 2), np.float32)}, "t", facts)
+    with DatasetWriter(tmp_path / "ds", plan_columns(episode.data), fps=10) as writer:
+        writer.add_episode(episode)
+        writer.finish()
+    export_hdf5(tmp_path / "ds", tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        stored = dict(file["data/demo_0"].attrs)
+    assert stored["plain"] == facts.pop("plain")
+    assert {key: json.loads(stored[key]) for key in facts} == facts
 
 
 def test_any_dataset_exported_and_converted_again_has_the_same_fingerprint(

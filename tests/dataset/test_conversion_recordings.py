@@ -7,10 +7,12 @@ import pytest
 from conversions_made import MAPPING, files_of, interrupt_at, names_in, write_streams
 
 from dp_hub.dataset.conversion.alignment_report import read_report
+from dp_hub.dataset.conversion.journal import BadEpisode, Entry, Place, entries_up_to, lines_of
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import DataError
 from dp_hub.replay.mapping.config import MappingConfig, load_mapping
+from dp_hub.replay.timeline import AlignmentReport, StreamReport
 
 FLAGS = [[], [10, 4, 6], [7], [], [3, 9], [8]]
 
@@ -159,3 +161,26 @@ def test_what_a_mapping_tells_is_heard_from_other_processes_once(made, caplog, w
     assert done.written.n_episodes == 3
     told = [r.message for r in caplog.records if "bag_1" in r.message]
     assert len(told) == 1, told
+
+
+def test_a_journal_is_read_as_the_sum_of_its_reports():
+    """Not as thousands of reports, each of which is as long as a recording."""
+    rng = np.random.default_rng(0)
+    reports, lines = [], []
+    for number in range(200):
+        steps, sum_s = int(rng.integers(1, 100)), float(rng.normal())
+        one = StreamReport("hold", 0.0, steps=steps, offset_sum_s=sum_s, ages={number % 7: steps})
+        reports.append(AlignmentReport(10.0, 1, {"/joints": one}))
+        bad = BadEpisode(number, f"r{number}", "no camera") if number % 50 == 9 else None
+        place, report = Place(number + 1), reports[-1].to_json()
+        lines.append(Entry(place, number, bad, None if bad else report))
+    expected = None
+    for number, report in enumerate(reports[:150]):
+        if number % 50 != 9:
+            expected = report if expected is None else expected.then(report)
+    found = entries_up_to(149, lines_of(lines).splitlines())
+    assert [one.bad.number for one in found[:-1]] == [9, 59, 109]
+    assert all(one.report is None for one in found[:-1])
+    assert (found[-1].after, found[-1].episodes, found[-1].bad) == (Place(150), 149, None)
+    assert AlignmentReport.from_json(found[-1].report).to_json() == expected.to_json()
+    assert entries_up_to(149, lines_of(found).splitlines()) == found

@@ -127,6 +127,15 @@ def test_numbers_are_sliced_scaled_inverted_and_joined_in_order(tmp_path: Path) 
     np.testing.assert_allclose(episode.data["s"], expected, atol=1e-9)
 
 
+def test_whole_numbers_without_a_sign_are_inverted_below_zero_too(tmp_path: Path) -> None:
+    t = times(10, 1, start=0)
+    widths = np.arange(len(t), dtype=np.uint8)
+    text = "fps: 10\nfeatures: {g: {from: /gripper, invert: true}}"
+    episode = only(Recording("r", {"/gripper": Stream(widths, t, "command")}), tmp_path, text)
+    assert episode.length >= 9
+    np.testing.assert_array_equal(episode.data["g"], 1 - np.arange(episode.length))
+
+
 def turning(t: np.ndarray) -> Rotation:
     return Rotation.from_euler("xyz", np.stack([0.1 * t, 0.2 * t, 0.9 * t], axis=1))
 

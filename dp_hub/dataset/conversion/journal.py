@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ class Done:
 
     Args:
         episodes: how many are committed.
-        entries: of the journal, none that is ahead of them. After a power cut its end may be
-            lost; then it is behind.
+        entries: of the journal as `entries_up_to` sums them up, none that is ahead of them. After a
+            power cut its end may be lost; then it is behind.
     """
 
     episodes: int = 0
@@ -123,8 +123,25 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def entries_up_to(n_episodes: int, lines: Iterable[bytes]) -> list[Entry]:
-    """Those in the file that are whole and not ahead of so many committed episodes."""
-    return list(_entries(n_episodes, lines))
+    """Those in the file that are whole and not ahead of so many committed episodes, summed up.
+
+    What was left out is there one by one. The last entry has the sum of all reports: those of
+    thousands of recordings are many gigabytes.
+    """
+    kept: list[Entry] = []
+    last, report = None, None
+    for last in _entries(n_episodes, lines):
+        if last.bad is not None:
+            kept.append(replace(last, report=None))
+        if last.report is not None:
+            from dp_hub.replay.timeline import AlignmentReport
+
+            one = AlignmentReport.from_json(last.report)
+            report = one if report is None else report.then(one)
+    if last is None:
+        return []
+    summed = None if report is None else report.to_json()
+    return [*kept, replace(last, bad=None, report=summed)]
 
 
 def _entries(n_episodes: int, lines: Iterable[bytes]) -> Iterator[Entry]:

@@ -118,13 +118,11 @@ def as_features(wish: Wish, found: Source) -> Source:
     """What is known of the source's keys, told of the features that a mapping makes of them."""
     if wish.mapping is None:
         return found
-    names, recode = {}, {}
+    from dp_hub.replay.mapping.check import feature_names
+
+    names, recode = feature_names(wish.mapping, found.names), {}
     for feature, made in wish.mapping.features.items():
-        whole = made.terms[0] if made.terms and len(made.terms) == 1 else None
-        stream = whole.stream if whole and not whole.at else ""
-        named = made.names or (found.names.get(stream) if not made.rotation else None)
-        if named:
-            names[feature] = tuple(named)
-        if stream in found.recode:
-            recode[feature] = found.recode[stream]
+        only = made.terms[0].stream if made.terms and len(made.terms) == 1 else ""
+        if only in found.recode:
+            recode[feature] = found.recode[only]
     return replace(found, dtypes={}, features={}, names=names, recode=recode)

@@ -71,7 +71,7 @@ class Request:
         if not self.work.exists():
             discard(self._note)
             return Done()
-        before, lines = self._read_note()
+        before = self._read_request()
         restart = f"remove {self.work} to start again"
         if before.get("settings") != json.loads(json.dumps(self.settings)):
             was = before.get("settings") or {}
@@ -90,15 +90,17 @@ class Request:
                 hint=f"half of the dataset would be of the old source: {restart}",
             )
         n_episodes = int(open_folder(self.work).info["total_episodes"])
-        return Done(n_episodes, entries_up_to(n_episodes, lines))
+        with self._note.open("rb") as file:
+            file.readline()
+            return Done(n_episodes, entries_up_to(n_episodes, file))
 
-    def _read_note(self) -> tuple[dict[str, Any], list[bytes]]:
+    def _read_request(self) -> dict[str, Any]:
         try:
-            first, *lines = self._note.read_bytes().splitlines()
-            before = json.loads(first)
+            with self._note.open("rb") as file:
+                before = json.loads(file.readline())
         except (OSError, ValueError):
-            return {}, []
-        return (before, lines) if isinstance(before, dict) else ({}, [])
+            return {}
+        return before if isinstance(before, dict) else {}
 
     def remember(self, done: Done) -> Journal:
         """Write the request and the journal so far down. Call with the target locked."""

@@ -10,6 +10,7 @@ import itertools
 import logging
 import multiprocessing
 import signal
+import tempfile
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dp_hub.dataset.conversion.journal import Place
@@ -169,18 +171,22 @@ def _started(work: Work) -> Iterator[list[_Worker]]:
     """Processes that are gone when the block ends, however it ends."""
     started: list[_Worker] = []
     context = multiprocessing.get_context("spawn")
-    try:
-        for number in range(work.workers):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(work, number, theirs), daemon=True)
-            with _interrupts_held():
-                process.start()
-            theirs.close()  # so that the end of the process is the end of the pipe
-            started.append(_Worker(process, ours))
-        yield started
-    finally:
-        for worker in started:
-            worker.stop()
+    # What a process that is ended leaves in temporary files goes with their folder.
+    with TemporaryDirectory(prefix="dp_hub-convert-", ignore_cleanup_errors=True) as folder:
+        try:
+            for number in range(work.workers):
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_work, args=(work, number, theirs, folder), daemon=True
+                )
+                with _interrupts_held():
+                    process.start()
+                theirs.close()  # so that the end of the process is the end of the pipe
+                started.append(_Worker(process, ours))
+            yield started
+        finally:
+            for worker in started:
+                worker.stop()
 
 
 @contextmanager
@@ -195,8 +201,9 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(work: Work, number: int, connection: Connection) -> None:
-    """A process's life."""
+def _work(work: Work, number: int, connection: Connection, folder: str) -> None:
+    """A process's life. ``folder`` is for its temporary files."""
+    tempfile.tempdir = folder
     told: deque[_Log] = deque()
     _tell(told if work.turn is not None or number == 0 else deque(maxlen=0))
     try:

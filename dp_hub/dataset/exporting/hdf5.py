@@ -197,8 +197,16 @@ def _put_attr(node: Any, key: str, value: Any) -> None:
     """A fact as an attribute; what HDF5 has no type for as JSON."""
     if value is None:
         return
-    simple = isinstance(value, str | bool | int | float)
     listed = isinstance(value, list) and 0 < len(value) <= _MAX_LIST
     alike = listed and len({type(one) for one in value}) == 1
-    fits = alike and isinstance(value[0], str | bool | int | float)
-    node.attrs[key] = value if simple or fits else json.dumps(value)
+    fits = alike and all(map(_is_simple, value))
+    node.attrs[key] = value if _is_simple(value) or fits else json.dumps(value)
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether HDF5 has a type for a value: texts go without zeros and half characters."""
+    if isinstance(value, str):
+        return "\0" not in value and value == value.encode(errors="replace").decode()
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    return isinstance(value, float)

@@ -12,9 +12,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dp_hub.config import Config, build, read_yaml
 from dp_hub.replay.mapping.selection import Selection, read_selection, split_name
+from dp_hub.replay.timeline import Method, OnGap
 
-Method = Literal["nearest", "hold", "linear", "slerp"]
-OnGap = Literal["split", "reject", "error", "keep"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

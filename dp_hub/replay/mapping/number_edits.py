@@ -56,7 +56,8 @@ def edited(values: np.ndarray, term: Term, name: str) -> np.ndarray:
         values = values + _each(term.offset, values, f"{name}: offset")
     if term.invert is not None and term.invert is not False:
         low, high = (0, 1) if term.invert is True else term.invert
-        values = (low + high) - values
+        whole = values.astype(np.int64) if values.dtype.kind == "u" else values  # it may go below 0
+        values = (low + high) - whole
     return values.astype(np.float32) if before == np.float32 else values
 
 
