@@ -28,11 +28,13 @@ class Copied:
         sha256: as of `dp_hub.dataset.packets.clips_sha256`.
         histogram: int64 ``(3, 256)`` of the frames that were looked at.
         n_sampled: how many these are.
+        pix_fmt: how pixels are stored.
     """
 
     sha256: str
     histogram: np.ndarray
     n_sampled: int
+    pix_fmt: str
 
 
 def look_through(clips: Sequence[VideoClip], *, threads: int = 1) -> Copied:
@@ -50,7 +52,8 @@ def look_through(clips: Sequence[VideoClip], *, threads: int = 1) -> Copied:
     sha256 = clips_sha256(clips, decoder.take)
     with damage_told(clips[-1]):
         decoder.flush()
-    return Copied(sha256, st.row_counts(np.stack(decoder.rows)), len(decoder.rows))
+    counts = st.row_counts(np.stack(decoder.rows))
+    return Copied(sha256, counts, len(decoder.rows), decoder.pix_fmt)
 
 
 class _Decoder:
@@ -69,18 +72,17 @@ class _Decoder:
         self._near = (wanted[-1] - wanted[0]) / max(1, len(wanted) - 1) / 2  # in frames
         self._stream: Any = None
         self._reformatter = VideoReformatter()
-        self._group: deque[tuple[int, Any]] = (
-            deque()
-        )  # packets since the last key frame that are not decoded
-        self._key = 0  # its number
+        self._key = 0  # number of the last key frame
+        self._group: deque[tuple[int, Any]] = deque()  # what of it and since is not decoded
         self._pending: dict[int, int] = {}  # numbers of frames to look at, by their pts
         self.rows: list[np.ndarray] = []
+        self.pix_fmt = ""
 
     def take(self, stream: Any, number: int, packet: Any) -> None:
         """The next packet of the episode. Raises av.error.FFmpegError, DataError."""
         if stream is not self._stream:
             self.flush()
-            self._stream = stream
+            self._stream, self.pix_fmt = stream, str(stream.codec_context.pix_fmt)
             stream.codec_context.thread_type = "AUTO"
             stream.codec_context.thread_count = self._threads
         if packet.is_keyframe:

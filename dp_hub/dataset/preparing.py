@@ -184,7 +184,10 @@ class Preparer:
             check_clip(column, values, number)
             try:
                 found = look_through([values], threads=threads)
-                return _Video([values], found.sha256, found.histogram, found.n_sampled)
+                usual = column.pix_fmt or "yuv420p"
+                if found.pix_fmt == usual:
+                    return _Video([values], found.sha256, found.histogram, found.n_sampled)
+                reason = f"its pixels are {found.pix_fmt}, not {usual}"
             except NotCopyableError as error:
                 reason = error.reason
         check_encoder(column, number, reason)
@@ -249,8 +252,7 @@ def why_encoded(column: Column, values: Any, rate: Fraction) -> str | None:
         return f"it is {values.codec}, not {column.encoding}"
     if values.rate != rate:
         return f"it has {float(values.rate):g} frames a second, the dataset {float(rate):g}"
-    pix_fmt, usual = values.pix_fmt(), column.pix_fmt or "yuv420p"
-    return None if pix_fmt == usual else f"its pixels are {pix_fmt}, not {usual}"
+    return None
 
 
 def check_encoder(column: Column, number: int, reason: str) -> None:

@@ -18,7 +18,7 @@ NAMES = ("min", "max", "mean", "std", *QUANTILES)
 _SORT_BYTES = 16_000_000
 _BINS = 65_536
 _SAMPLED_PX, _SAMPLED_ROWS = 2_500, 24  # per picture, at least
-_KEY_SAMPLES = 32
+_KEY_SAMPLES = 16
 
 
 def matrix_stats(values: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def sampled_frames(length: int) -> np.ndarray:
 def key_samples(length: int) -> np.ndarray:
     """Which frames of a copied video statistics are taken of, int64 (S,): evenly spaced ones.
 
-    sqrt(length) of them, but at least 32, or all. To decode more would take longer than to copy.
+    sqrt(length) of them, but at least 16, or all. To decode more would take longer than to copy.
     """
     wanted = min(length, max(_KEY_SAMPLES, round(length**0.5)))
     return np.round(np.linspace(0, length - 1, wanted)).astype(np.int64)

@@ -193,13 +193,17 @@ class VideoShards:
         """
         if self._container is not None and self._is_full(self._n_bytes):
             self.close()
-        with clips[0].open() as container:
-            kind = _stream_kind(video_stream(container, clips[0].name))
-        if self._container is not None and kind != self._kind:
-            self.close()  # one file has one codec and one size
-        start = self._n_frames if self._container is not None else 0
-        for clip in clips:
-            self._copy(clip, kind)
+        kind: tuple[Any, ...] = ()
+        start = 0
+        for number, clip in enumerate(clips):
+            with clip.open() as source:
+                stream = video_stream(source, clip.name)
+                if number == 0:
+                    kind = _stream_kind(stream)
+                    if self._container is not None and kind != self._kind:
+                        self.close()  # one file has one codec and one size
+                    start = self._n_frames if self._container is not None else 0
+                self._copy(source, stream, clip, kind)
         self._remember(samples or {}, start)
         chunk, file = place(self.number)
         return chunk, file, float(start / self.rate), float(self._n_frames / self.rate)
@@ -241,23 +245,21 @@ class VideoShards:
     def _hidden(self) -> Path:
         return self.path.with_name(f".{self.path.name}.open")
 
-    def _copy(self, clip: VideoClip, kind: tuple[Any, ...]) -> None:
-        with clip.open() as source:
-            stream = video_stream(source, clip.name)
-            if _stream_kind(stream) != kind:
-                reason = "is encoded in another way than its episode"
-                raise NotCopyableError(f"{clip.name} {reason}", f"it {reason}")
-            if self._container is None:
-                self._open(stream, kind)
-            unit = 1 / self.rate
-            for packet in packets_of(source, stream, clip):
-                data: Any = av.Packet(bytes(packet))  # without what else its file said of it
-                data.stream, data.time_base = self._stream, unit
-                data.pts = data.dts = self._n_frames
-                data.duration, data.is_keyframe = 1, packet.is_keyframe
-                self._container.mux(data)
-                self._n_frames += 1
-                self._n_bytes += packet.size
+    def _copy(self, source: Any, stream: Any, clip: VideoClip, kind: tuple[Any, ...]) -> None:
+        if _stream_kind(stream) != kind:
+            reason = "is encoded in another way than its episode"
+            raise NotCopyableError(f"{clip.name} {reason}", f"it {reason}")
+        if self._container is None:
+            self._open(stream, kind)
+        unit = 1 / self.rate
+        for packet in packets_of(source, stream, clip):
+            data: Any = av.Packet(bytes(packet))  # without what else its file said of it
+            data.stream, data.time_base = self._stream, unit
+            data.pts = data.dts = self._n_frames
+            data.duration, data.is_keyframe = 1, packet.is_keyframe
+            self._container.mux(data)
+            self._n_frames += 1
+            self._n_bytes += data.size
 
     def _open(self, template: Any, kind: tuple[Any, ...]) -> None:
         self._hidden().parent.mkdir(parents=True, exist_ok=True)

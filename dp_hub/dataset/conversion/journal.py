@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,14 @@ class Entry:
         episodes: how many were made so far.
         bad: what was left out just before.
         report: of the recording that ended just before, as plain values.
+        encoded_again: by feature that is copied otherwise, why the episode just before was not.
     """
 
     after: Place
     episodes: int
     bad: BadEpisode | None = None
     report: Mapping[str, Any] | None = None
+    encoded_again: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def lines_of(entries: Iterable[Entry]) -> bytes:
 def _plain(entry: Entry) -> dict[str, Any]:
     values: dict[str, Any] = {"after": vars(entry.after), "episodes": entry.episodes}
     values |= {"bad": vars(entry.bad)} if entry.bad else {}
+    values |= {"encoded_again": dict(entry.encoded_again)} if entry.encoded_again else {}
     return values | ({"report": entry.report} if entry.report is not None else {})
 
 
@@ -139,4 +142,5 @@ def _entries(n_episodes: int, lines: Iterable[bytes]) -> Iterator[Entry]:
                 values["episodes"],
                 BadEpisode(**bad) if bad else None,
                 values.get("report"),
+                values.get("encoded_again") or {},
             )
