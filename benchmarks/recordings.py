@@ -86,7 +86,8 @@ def copy(folder: Path, options: argparse.Namespace) -> Any:
     rates = _in_turns(folder, sides, options.repeat)
     n_bytes = sum(p.stat().st_size for p in source.rglob("*.mp4"))
     frames = options.frames * options.videos * options.times
-    yield f"| {n_bytes / 1e6:.0f} MB of video, {frames:,} frames | frames/s | frames/CPU-s | MB/s | MB/CPU-s |"
+    what = f"{n_bytes / 1e6:.0f} MB of video, {frames:,} frames"
+    yield f"| {what} | frames/s | frames/CPU-s | MB/s | MB/CPU-s |"
     yield "|---|---|---|---|---|"
     for name, rate in rates.items():
         wall, cpu = (one * n_bytes / frames / 1e6 for one in (rate.wall, rate.cpu))
