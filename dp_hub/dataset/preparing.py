@@ -26,6 +26,7 @@ from dp_hub.dataset.tables import picture_array, vector_array
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip
 from dp_hub.replay.episode import Episode
+from dp_hub.replay.timeline.taken import Taken
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -204,7 +205,7 @@ class Preparer:
         pix_fmt = column.pix_fmt or "yuv420p"
 
         def looked_at() -> Iterator[Any]:
-            if isinstance(values, VideoClip) and pix_fmt == "yuv420p" and values.is_plain():
+            if isinstance(values, VideoClip | Taken) and pix_fmt == "yuv420p" and values.is_plain():
                 # Never RGB but where it is looked at: half the work, and nothing is rounded.
                 check_clip(column, values, number)
                 for first, frames in raw_blocks(values, size):
@@ -288,7 +289,7 @@ def check_finite(column: Column, values: np.ndarray, number: int) -> None:
         )
 
 
-def check_clip(column: Column, clip: VideoClip, number: int) -> None:
+def check_clip(column: Column, clip: VideoClip | Taken, number: int) -> None:
     """Raises DataError if a clip's frames are not as in the first episode."""
     column.to_stored(np.empty((0, *clip.shape[1:]), clip.dtype), episode=number)
 

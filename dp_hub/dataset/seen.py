@@ -7,6 +7,7 @@ import numpy as np
 
 from dp_hub.dataset import stats as st
 from dp_hub.replay.clip import VideoClip, rgb_of, rgb_rows_of
+from dp_hub.replay.timeline.taken import Taken
 
 
 class Seen:
@@ -64,7 +65,7 @@ class Seen:
                 self.samples[number] = pictures[number - first].copy()
 
 
-def raw_blocks(clip: VideoClip, size: int) -> Iterator[tuple[int, list[Any]]]:
+def raw_blocks(clip: VideoClip | Taken, size: int) -> Iterator[tuple[int, list[Any]]]:
     """Raw frames some at a time, each block with the number of its first."""
     block: list[Any] = []
     first = 0

@@ -165,6 +165,11 @@ def rgb_rows_of(frame: Any, reformatter: Any, step: int) -> np.ndarray:
     return np.ascontiguousarray(picture[np.arange(len(rows)) * 2 + rows % 2])
 
 
+def copy_of(frame: Any) -> Any:
+    """Another frame with the same yuv420p pixels."""
+    return _frame_of(frame.to_ndarray(), frame)
+
+
 def _frame_of(planes: np.ndarray, like: Any) -> Any:
     """A frame of uint8 ``(3 h / 2, W)`` whose colours are meant as those of another."""
     import av
