@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dp_hub.dataset.packet_units import check_of
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip, video_stream
 
@@ -90,10 +91,10 @@ def clips_sha256(
             extra = bytes(stream.codec_context.extradata or b"")
             if number == 0:
                 digest.update(f"{codec_name(stream)} {len(extra)}\n".encode() + extra)
-            prefix = _length_size(codec_name(stream), extra)
+            is_whole = check_of(codec_name(stream), extra)
             for packet in packets_of(container, stream, clip):
                 data = bytes(packet)
-                if prefix and not _is_whole(data, prefix):
+                if not is_whole(data):
                     raise DataError(
                         f"{clip.name} is damaged at frame {clip.first + number}",
                         hint="copy or pull the recording again",
@@ -117,22 +118,3 @@ def damage_told(clip: VideoClip) -> Iterator[None]:
         raise DataError(
             f"{clip.name} cannot be decoded: {error}", hint="copy or pull the recording again"
         ) from None
-
-
-def _length_size(codec: str, extra: bytes) -> int:
-    """How many bytes say how long each unit of a packet is; 0 where units have no lengths."""
-    at = {"h264": 4, "hevc": 21}.get(codec)
-    if at is None or len(extra) <= at or extra[0] != 1:
-        return 0
-    return (extra[at] & 3) + 1
-
-
-def _is_whole(data: bytes, prefix: int) -> bool:
-    """Whether the units of a packet fill it, as a decoder demands."""
-    at = 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + prefix], "big")
-        if not 0 < length <= len(data) - at - prefix:
-            return False
-        at += prefix + length
-    return True

@@ -97,9 +97,10 @@ def test_a_part_of_a_video_and_an_episode_of_several_clips_are_measured_alike(tm
                           counted(clip, range(20, 28)))  # fmt: skip
 
 
+@pytest.mark.parametrize("codec", ENCODERS)
 @pytest.mark.parametrize("frame", [40, 77])
-def test_a_packet_that_is_not_whole_is_found_wherever_it_is(tmp_path, frame):
-    clip = write(tmp_path / "v.mp4", 120, gop=2)
+def test_a_packet_that_is_not_whole_is_found_wherever_it_is(tmp_path, frame, codec):
+    clip = write(tmp_path / "v.mp4", 120, gop=2, codec=codec)
     pos, size, _ = packets(clip.source)[frame]
     data = bytearray(clip.source.read_bytes())
     data[pos : pos + size] = bytes(size)
@@ -110,10 +111,10 @@ def test_a_packet_that_is_not_whole_is_found_wherever_it_is(tmp_path, frame):
 
 def test_a_key_frame_that_cannot_be_decoded_is_found_and_a_lost_end_too(tmp_path):
     clip = write(tmp_path / "v.mp4", 120, gop=2, codec="vp9")
-    pos, size, key = packets(clip.source)[0]
-    assert key
+    pos, size, key = packets(clip.source)[40]
+    assert key and 40 in st.key_samples(120)
     data = bytearray(clip.source.read_bytes())
-    data[pos : pos + size] = b"\xff" * size
+    data[pos + 1 : pos + size] = b"\xff" * (size - 1)
     clip.source.write_bytes(data)
     with pytest.raises(DataError, match="cannot be decoded"):
         look_through([clip])
