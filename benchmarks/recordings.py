@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--frames", type=int, default=300, help="of an episode, video and copy")
     parser.add_argument("--videos", type=int, default=4, help="episodes, video and copy")
+    parser.add_argument("--times", type=int, default=10, help="copy: the same episodes again")
     parser.add_argument("--episodes", type=int, default=1000, help="small")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="memory")
     options = parser.parse_args()
@@ -79,17 +80,18 @@ def video(folder: Path, options: argparse.Namespace) -> Any:
 def copy(folder: Path, options: argparse.Namespace) -> Any:
     """Copying packets, beside copying files."""
     source = folder / "copyable"
-    _child("make-videos", source, options.frames, options.videos, "copyable")
+    _child("make-videos", source, options.frames, options.videos, "copyable", options.times)
     sides: dict[str, list[Any]] = {"the files, read and written": ["files", source]}
     sides |= {f"dp_hub, --workers {n}": ["convert", source, "as it is", n] for n in options.workers}
     rates = _in_turns(folder, sides, options.repeat)
     n_bytes = sum(p.stat().st_size for p in source.rglob("*.mp4"))
-    frames = options.frames * options.videos
-    yield f"| {n_bytes / 1e6:.0f} MB of video, {frames:,} frames | frames/s | frames/CPU-s | MB/s |"
-    yield "|---|---|---|---|"
+    frames = options.frames * options.videos * options.times
+    what = f"{n_bytes / 1e6:.0f} MB of video, {frames:,} frames"
+    yield f"| {what} | frames/s | frames/CPU-s | MB/s | MB/CPU-s |"
+    yield "|---|---|---|---|---|"
     for name, rate in rates.items():
-        speed = rate.wall * n_bytes / frames / 1e6
-        yield f"| {name} | {rate.wall:,.0f} | {rate.cpu:,.0f} | {speed:,.1f} |"
+        wall, cpu = (one * n_bytes / frames / 1e6 for one in (rate.wall, rate.cpu))
+        yield f"| {name} | {rate.wall:,.0f} | {rate.cpu:,.0f} | {wall:,.1f} | {cpu:,.1f} |"
 
 
 def small(folder: Path, options: argparse.Namespace) -> Any:
@@ -214,8 +216,8 @@ def _memory_mb(pid: int) -> float:
 # What runs in processes of its own; each prints one line of JSON.
 
 
-def make_videos(target: str, frames: str, episodes: str, kind: str) -> None:
-    """A LeRobot dataset of moving, noisy pictures."""
+def make_videos(target: str, frames: str, episodes: str, kind: str, times: str = "1") -> None:
+    """A LeRobot dataset of moving, noisy pictures, ``times`` over."""
     from dp_hub.dataset.features import plan_columns
     from dp_hub.dataset.writer import DatasetWriter
     from dp_hub.replay.episode import Episode
@@ -225,9 +227,11 @@ def make_videos(target: str, frames: str, episodes: str, kind: str) -> None:
         for i in range(int(episodes))
     ]
     columns = plan_columns(made[0].data, images="video")
-    with DatasetWriter(target, columns, fps=FPS) as writer:
-        for episode in made:
-            writer.add_episode(episode)
+    with DatasetWriter(target, columns, fps=FPS, work=Path(f"{target}.work")) as writer:
+        stored = [writer.prepare(episode, i) for i, episode in enumerate(made)]
+        for _ in range(int(times)):
+            for one in stored:
+                writer.add_stored(one)
         writer.finish()
     if kind == "reordered":
         for path in Path(target).rglob("*.mp4"):

@@ -169,7 +169,8 @@ def convert(
         finally:
             lock.release()
     written = replace(result.written, path=to)
-    notes = (*found.notes, *_recoded(written.columns, planner.reasons, images))
+    again = (one.note for one in result.encoded_again)
+    notes = (*found.notes, *_recoded(written.columns, planner.reasons, images), *again)
     return Conversion(
         written=written,
         source=replace(found, notes=notes),

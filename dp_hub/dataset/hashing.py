@@ -42,7 +42,7 @@ class EpisodeHash:
         self._digest.update(np.ascontiguousarray(little).data)
 
     def add_video(self, sha256: str) -> None:
-        """A video feature, by `dp_hub.dataset.video.clips_sha256`."""
+        """A video feature, by `dp_hub.dataset.packets.clips_sha256`."""
         self._digest.update(bytes.fromhex(sha256))
 
     def hexdigest(self) -> str:

@@ -21,10 +21,12 @@ from dp_hub.dataset import stats as st
 from dp_hub.dataset.features import Column
 from dp_hub.dataset.hashing import EpisodeHash
 from dp_hub.dataset.images import BATCH, episode_encoder
+from dp_hub.dataset.seen import Seen, picture_blocks, raw_blocks
 from dp_hub.dataset.tables import picture_array, vector_array
 from dp_hub.errors import DataError
-from dp_hub.replay.clip import VideoClip, rgb_of
+from dp_hub.replay.clip import VideoClip
 from dp_hub.replay.episode import Episode
+from dp_hub.replay.timeline.taken import Taken
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,6 +51,7 @@ class StoredEpisode:
             after the other, index columns included; it is taken over and ``arrays`` not looked at.
         video_files: by video feature, a file that only episodes to be added lie in, and from and to
             in seconds in it; it is taken over and ``clips`` not looked at.
+        encoded_again: by feature that is copied otherwise, why this episode was not.
     """
 
     length: int
@@ -63,6 +66,7 @@ class StoredEpisode:
     n_pictures: Mapping[str, int]
     data_file: Path | None = None
     video_files: Mapping[str, tuple[Path, float, float]] = field(default_factory=dict)
+    encoded_again: Mapping[str, str] = field(default_factory=dict)
 
 
 class Preparer:
@@ -97,7 +101,9 @@ class Preparer:
         clips: dict[str, Sequence[VideoClip]] = {}
         samples: dict[str, Mapping[int, np.ndarray]] = {}
         measured: dict[str, np.ndarray] = {}
-        seen: dict[str, Seen] = {}
+        histograms: dict[str, np.ndarray] = {}
+        n_pictures: dict[str, int] = {}
+        encoded_again: dict[str, str] = {}
         for column in digest.order:
             name, values = column.feature, episode.data[column.key]
             if not column.is_visual:
@@ -107,14 +113,18 @@ class Preparer:
                 arrays[name] = vector_array(stored, column)
                 measured[name] = stored
                 continue
-            seen[name] = Seen(episode.length, number)
+            seen = Seen(episode.length, number)
             if column.dtype == "image":
-                encoded = self._images(column, values, number, digest, seen[name])
+                encoded = self._images(column, values, number, digest, seen)
                 arrays[name] = picture_array(encoded)
+                histograms[name], n_pictures[name] = seen.histogram, seen.n_sampled
                 continue
-            clips[name], sha256 = self._video(column, values, number, seen[name])
-            samples[name] = seen[name].samples
-            digest.add_video(sha256)
+            video = self._video(column, values, number, seen)
+            clips[name], samples[name] = video.clips, seen.samples
+            histograms[name], n_pictures[name] = video.histogram, video.n_sampled
+            digest.add_video(video.sha256)
+            if video.why_encoded:
+                encoded_again[name] = video.why_encoded
         return StoredEpisode(
             length=episode.length,
             task=task,
@@ -123,13 +133,14 @@ class Preparer:
             arrays=arrays,
             clips=clips,
             samples=samples,
-            stats=self._stats(measured, seen),
-            histograms={name: one.histogram for name, one in seen.items()},
-            n_pictures={name: one.n_sampled for name, one in seen.items()},
+            stats=self._stats(measured, histograms),
+            histograms=histograms,
+            n_pictures=n_pictures,
+            encoded_again=encoded_again,
         )
 
     def _images(
-        self, column: Column, values: Any, number: int, digest: EpisodeHash, seen: "Seen"
+        self, column: Column, values: Any, number: int, digest: EpisodeHash, seen: Seen
     ) -> list[bytes]:
         encode = episode_encoder(column.encoding or "webp", len(values), column.shape)
 
@@ -143,123 +154,121 @@ class Preparer:
         parts = side_by_side(self._pool, encode, looked_at(), ahead=self._ahead)
         return [data for part in parts for data in part]
 
-    def _video(
-        self, column: Column, values: Any, number: int, seen: "Seen"
-    ) -> tuple[Sequence[VideoClip], str]:
+    def _video(self, column: Column, values: Any, number: int, seen: Seen) -> "_Video":
         from dp_hub.dataset import video
+        from dp_hub.dataset.packets import NotCopyableError, clips_sha256
 
         rate = video.exact_rate(self._fps)
         if column.copied:
             return self._copied(column, values, number, seen, rate)
         codec = column.encoding or "h264"
         if isinstance(values, VideoClip) and (values.codec, values.rate) == (codec, rate):
+            check_clip(column, values, number)
             # Nothing is lost by a second encoding where the first will do.
-            with contextlib.suppress(video.NotCopyableError):
-                sha256 = video.clips_sha256([values])
+            with contextlib.suppress(NotCopyableError):
+                sha256 = clips_sha256([values])
                 for first, frames in raw_blocks(values, BATCH):
                     seen.look_raw(first, frames)
-                return [values], sha256
+                return _Video([values], sha256, seen.histogram, seen.n_sampled)
+        clips = self._encoded(column, values, number, seen, rate)
+        return _Video(clips, clips_sha256(clips), seen.histogram, seen.n_sampled)
+
+    def _copied(
+        self, column: Column, values: Any, number: int, seen: Seen, rate: Fraction
+    ) -> "_Video":
+        from dp_hub.dataset.copied import look_through
+        from dp_hub.dataset.packets import NotCopyableError
+
+        threads = max(1, self._ahead // 2)
+        reason = why_encoded(column, values, rate)
+        if reason is None:
+            check_clip(column, values, number)
+            try:
+                found = look_through([values], threads=threads)
+                usual = column.pix_fmt or "yuv420p"
+                if found.pix_fmt == usual:
+                    return _Video([values], found.sha256, found.histogram, found.n_sampled)
+                reason = f"its pixels are {found.pix_fmt}, not {usual}"
+            except NotCopyableError as error:
+                reason = error.reason
+        check_encoder(column, number, reason)
+        clips = self._encoded(column, values, number, seen, rate)
+        found = look_through(clips, threads=threads)
+        return _Video(clips, found.sha256, found.histogram, found.n_sampled, reason)
+
+    def _encoded(
+        self, column: Column, values: Any, number: int, seen: Seen, rate: Fraction
+    ) -> list[VideoClip]:
+        from dp_hub.dataset import video
+
+        size = video.clip_frames(column.shape)
+        pix_fmt = column.pix_fmt or "yuv420p"
 
         def looked_at() -> Iterator[Any]:
-            if isinstance(values, VideoClip) and values.is_plain():
+            if isinstance(values, VideoClip | Taken) and pix_fmt == "yuv420p" and values.is_plain():
                 # Never RGB but where it is looked at: half the work, and nothing is rounded.
                 check_clip(column, values, number)
-                for first, frames in raw_blocks(values, video.clip_frames(column.shape)):
+                for first, frames in raw_blocks(values, size):
                     seen.look_raw(first, frames, keep=True)
                     yield frames
                 return
-            for first, block in picture_blocks(values, video.clip_frames(column.shape)):
+            for first, block in picture_blocks(values, size):
                 stored = column.to_stored(block, episode=number, first=first)
                 seen.look(first, stored)
                 seen.keep(first, stored)
                 yield stored
 
         def encode(pictures: Any) -> VideoClip:
-            return video.encode_clip(pictures, rate=rate, codec=codec)
-
-        clips = list(side_by_side(self._pool, encode, looked_at(), ahead=self._ahead))
-        return clips, video.clips_sha256(clips)
-
-    def _copied(
-        self, column: Column, values: Any, number: int, seen: "Seen", rate: Fraction
-    ) -> tuple[Sequence[VideoClip], str]:
-        from dp_hub.dataset import video
-
-        # Another codec than the source's is what makes it be encoded again.
-        other = "av1" if column.encoding == "h264" else "h264"
-        again = f"encode all of it again with --codec {other}, or --images webp"
-        if not isinstance(values, VideoClip) or values.codec != column.encoding:
-            raise DataError(
-                f"{column.key} of episode {number} is not {column.encoding} video as in episode 0",
-                hint=again,
+            return video.encode_clip(
+                pictures, rate=rate, codec=column.encoding or "h264", pix_fmt=pix_fmt
             )
-        if values.rate != rate:
-            raise DataError(
-                f"{values.name} has {float(values.rate):g} frames a second, the dataset "
-                f"{float(rate):g}",
-                hint=again,
-            )
-        check_clip(column, values, number)
-        for first, frames in raw_blocks(values, BATCH):
-            seen.look_raw(first, frames)
-        try:
-            return [values], video.clips_sha256([values])
-        except video.NotCopyableError as error:
-            raise DataError(
-                f"{column.key} of episode {number} cannot be copied: {error}", hint=again
-            ) from None
 
-    def _stats(self, measured: Mapping[str, np.ndarray], seen: Mapping[str, "Seen"]) -> np.ndarray:
+        return list(side_by_side(self._pool, encode, looked_at(), ahead=self._ahead))
+
+    def _stats(
+        self, measured: Mapping[str, np.ndarray], histograms: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
         numbers = [measured[c.feature] for c in self._columns if not c.is_visual]
         parts = [st.matrix_stats(st.side_by_side(numbers))] if numbers else []
-        parts += [st.picture_stats(seen[c.feature].histogram) for c in self._columns if c.is_visual]
+        parts += [st.picture_stats(histograms[c.feature]) for c in self._columns if c.is_visual]
         return np.concatenate(parts, axis=1)
 
 
-class Seen:
-    """What is remembered of pictures as they pass: a histogram, and a few to compare with."""
+@dataclass(frozen=True)
+class _Video:
+    """An episode of a camera, encoded; `StoredEpisode` says what of it is kept."""
 
-    def __init__(self, length: int, seed: int) -> None:
-        self._sampled = st.sampled_frames(length)
-        self._kept = {0, length - 1, int(np.random.default_rng(seed).integers(length))}
-        self.n_sampled = len(self._sampled)
-        self._histogram: np.ndarray | None = None
-        self.samples: dict[int, np.ndarray] = {}
+    clips: Sequence[VideoClip]
+    sha256: str
+    histogram: np.ndarray
+    n_sampled: int
+    why_encoded: str | None = None
 
-    @property
-    def histogram(self) -> np.ndarray:
-        """int64 ``(C, 256)``."""
-        assert self._histogram is not None
-        return self._histogram
 
-    def look(self, first: int, pictures: np.ndarray) -> None:
-        """Count those frames of uint8 ``(t, H, W, C)``, from ``first`` on, that are sampled."""
-        low, high = np.searchsorted(self._sampled, [first, first + len(pictures)])
-        if low < high:
-            counts = st.picture_counts(pictures, self._sampled[low:high] - first)
-            self._histogram = counts if self._histogram is None else self._histogram + counts
+def why_encoded(column: Column, values: Any, rate: Fraction) -> str | None:
+    """Why an episode of a copied feature cannot be copied, as far as it is told by its headers."""
+    if not isinstance(values, VideoClip):
+        return "its frames do not follow one another in a video"
+    if values.codec != column.encoding:
+        return f"it is {values.codec}, not {column.encoding}"
+    if values.rate != rate:
+        return f"it has {float(values.rate):g} frames a second, the dataset {float(rate):g}"
+    return None
 
-    def look_raw(self, first: int, frames: Sequence[Any], *, keep: bool = False) -> None:
-        """As `look`, and `keep` if wanted, at raw frames of a clip."""
-        from av.video.reformatter import VideoReformatter
 
-        reformatter = VideoReformatter()
-        low, high = np.searchsorted(self._sampled, [first, first + len(frames)])
-        sampled = set(self._sampled[low:high].tolist())
-        kept = {n for n in self._kept if keep and first <= n < first + len(frames)}
-        pictures = {n: rgb_of(frames[n - first], reformatter) for n in sorted(sampled | kept)}
-        if sampled:
-            counts = st.picture_counts(
-                np.stack([pictures[n] for n in sorted(sampled)]), np.arange(len(sampled))
-            )
-            self._histogram = counts if self._histogram is None else self._histogram + counts
-        self.samples |= {n: pictures[n].copy() for n in sorted(kept)}
+def check_encoder(column: Column, number: int, reason: str) -> None:
+    """Raises DataError if there is no encoder for what a copied feature is encoded as."""
+    from dp_hub.dataset.video import can_encode
 
-    def keep(self, first: int, pictures: np.ndarray) -> None:
-        """Keep those frames that will be read back: both ends and one between."""
-        for number in self._kept:
-            if first <= number < first + len(pictures):
-                self.samples[number] = pictures[number - first].copy()
+    codec, pix_fmt = column.encoding or "h264", column.pix_fmt or "yuv420p"
+    if not can_encode(codec, pix_fmt):
+        # Another codec than the source's is what makes it be encoded again.
+        other = "av1" if codec == "h264" else "h264"
+        raise DataError(
+            f"{column.key} of episode {number} cannot be copied as episode 0 is: {reason}; and "
+            f"{codec} of {pix_fmt} is not encoded here",
+            hint=f"encode all of it again with --codec {other}, or --images webp",
+        )
 
 
 def check_finite(column: Column, values: np.ndarray, number: int) -> None:
@@ -280,39 +289,9 @@ def check_finite(column: Column, values: np.ndarray, number: int) -> None:
         )
 
 
-def check_clip(column: Column, clip: VideoClip, number: int) -> None:
+def check_clip(column: Column, clip: VideoClip | Taken, number: int) -> None:
     """Raises DataError if a clip's frames are not as in the first episode."""
     column.to_stored(np.empty((0, *clip.shape[1:]), clip.dtype), episode=number)
-
-
-def raw_blocks(clip: VideoClip, size: int) -> Iterator[tuple[int, list[Any]]]:
-    """Raw frames some at a time, each block with the number of its first."""
-    block: list[Any] = []
-    first = 0
-    for frame in clip.raw_frames():
-        block.append(frame)
-        if len(block) == size:
-            yield first, block
-            first, block = first + size, []
-    if block:
-        yield first, block
-
-
-def picture_blocks(values: Any, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Pictures ``(T, ...)`` some frames at a time, each block with the number of its first."""
-    if not isinstance(values, VideoClip):
-        for first in range(0, len(values), size):
-            yield first, np.asarray(values[first : first + size])
-        return
-    block: list[np.ndarray] = []
-    first = 0
-    for frame in values.frames():  # decoded in one go, not block by block
-        block.append(frame)
-        if len(block) == size:
-            yield first, np.stack(block)
-            first, block = first + size, []
-    if block:
-        yield first, np.stack(block)
 
 
 def side_by_side(

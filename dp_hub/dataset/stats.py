@@ -18,6 +18,7 @@ NAMES = ("min", "max", "mean", "std", *QUANTILES)
 _SORT_BYTES = 16_000_000
 _BINS = 65_536
 _SAMPLED_PX, _SAMPLED_ROWS = 2_500, 24  # per picture, at least
+_KEY_SAMPLES = 16
 
 
 def matrix_stats(values: np.ndarray) -> np.ndarray:
@@ -135,6 +136,20 @@ def sampled_frames(length: int) -> np.ndarray:
     return np.round(np.linspace(0, length - 1, wanted)).astype(np.int64)
 
 
+def key_samples(length: int) -> np.ndarray:
+    """Which frames of a copied video statistics are taken of, int64 (S,): evenly spaced ones.
+
+    sqrt(length) of them, but at least 16, or all. To decode more would take longer than to copy.
+    """
+    wanted = min(length, max(_KEY_SAMPLES, round(length**0.5)))
+    return np.round(np.linspace(0, length - 1, wanted)).astype(np.int64)
+
+
+def row_step(height: int, width: int) -> int:
+    """Every how many rows of a picture one is looked at."""
+    return max(1, height // max(_SAMPLED_ROWS, _SAMPLED_PX // width))
+
+
 def picture_counts(pictures: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """How often each value occurs in each channel of uint8 ``(T, H, W, C)``: int64 ``(C, 256)``.
 
@@ -143,11 +158,13 @@ def picture_counts(pictures: np.ndarray, frames: np.ndarray) -> np.ndarray:
     Of each picture every k-th row is counted, so that some thousand pixels are: whole rows are ten
     times as fast to gather as a grid of pixels.
     """
-    height, width = pictures.shape[1:3]
-    step = max(1, height // max(_SAMPLED_ROWS, _SAMPLED_PX // width))
-    sample = pictures[frames, ::step]  # (S, h, W, C)
-    s, h, w, c = sample.shape
-    tall = sample.reshape(s * h, w, c)
+    return row_counts(pictures[frames, :: row_step(*pictures.shape[1:3])])
+
+
+def row_counts(rows: np.ndarray) -> np.ndarray:
+    """How often each value occurs in each channel of uint8 ``(S, h, W, C)``: int64 ``(C, 256)``."""
+    s, h, w, c = rows.shape
+    tall = rows.reshape(s * h, w, c)
     image = Image.fromarray(tall[:, :, 0] if c == 1 else tall)
     return np.asarray(image.histogram(), np.int64).reshape(c, 256)
 

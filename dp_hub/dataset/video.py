@@ -9,10 +9,9 @@ with their neighbours.
 """
 
 import contextlib
-import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
+from dp_hub.dataset.packets import NotCopyableError, codec_name, packets_of
 from dp_hub.dataset.shards import VIDEO_PATH, is_full_video, numbered, place
 from dp_hub.errors import DataError
 from dp_hub.files import discard, share_file, sync_file
@@ -44,10 +44,6 @@ _SAMPLES = 16
 _WORST_DB = 20.0
 _CLIP_BYTES = 64_000_000  # of decoded frames
 _CLIP_FRAMES = 256
-
-
-class NotCopyableError(Exception):
-    """The packets of a clip cannot be taken over as they are; the text says why."""
 
 
 def exact_rate(fps: float) -> Fraction:
@@ -84,13 +80,24 @@ def video_info(
     return info | {"is_depth_map": False, "has_audio": False}
 
 
-def encode_clip(pictures: np.ndarray | Sequence[Any], *, rate: Fraction, codec: str) -> VideoClip:
+def can_encode(codec: str, pix_fmt: str) -> bool:
+    """Whether `encode_clip` has an encoder for this."""
+    if codec not in CODECS:
+        return False
+    formats = av.Codec(CODECS[codec][0], "w").video_formats or ()
+    return pix_fmt in {one.name for one in formats}
+
+
+def encode_clip(
+    pictures: np.ndarray | Sequence[Any], *, rate: Fraction, codec: str, pix_fmt: str = "yuv420p"
+) -> VideoClip:
     """Encode at most `clip_frames` pictures. The same ones give the same bytes.
 
     Args:
         pictures: uint8 ``(T, H, W, 3)``, or raw frames of a clip that is plain; they are used up.
         rate: frames per second.
         codec: of `CODECS`.
+        pix_fmt: how pixels are stored; raw frames are so already.
     Raises:
         DataError: this PyAV has no such encoder.
     """
@@ -101,7 +108,7 @@ def encode_clip(pictures: np.ndarray | Sequence[Any], *, rate: Fraction, codec: 
     try:
         with av.open(buffer, "w", format="mp4") as container:
             stream: Any = container.add_stream(encoder, rate=rate, options=options)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
             stream.codec_context.gop_size = _GOP
             stream.codec_context.time_base = 1 / rate
             stream.codec_context.thread_count = 1
@@ -129,25 +136,6 @@ def _frame(picture: Any) -> Any:
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     picture.pict_type = 0  # not that of the source: the encoder decides
     return picture
-
-
-def clips_sha256(clips: Sequence[VideoClip]) -> str:
-    """sha256 of what an episode's clips hold: codec, its headers, and every packet; hex.
-
-    Raises:
-        NotCopyableError: they cannot be taken over packet by packet.
-    """
-    digest = hashlib.sha256()
-    with contextlib.ExitStack() as stack:
-        for number, clip in enumerate(clips):
-            container = stack.enter_context(clip.open())
-            stream = video_stream(container, clip.name)
-            if number == 0:
-                extra = bytes(stream.codec_context.extradata or b"")
-                digest.update(f"{_codec_name(stream)} {len(extra)}\n".encode() + extra)
-            for packet, _ in _packets(container, stream, clip):
-                digest.update(len(packet).to_bytes(8, "little") + packet)
-    return digest.hexdigest()
 
 
 class VideoShards:
@@ -205,13 +193,17 @@ class VideoShards:
         """
         if self._container is not None and self._is_full(self._n_bytes):
             self.close()
-        with clips[0].open() as container:
-            kind = _stream_kind(video_stream(container, clips[0].name))
-        if self._container is not None and kind != self._kind:
-            self.close()  # one file has one codec and one size
-        start = self._n_frames if self._container is not None else 0
-        for clip in clips:
-            self._copy(clip, kind)
+        kind: tuple[Any, ...] = ()
+        start = 0
+        for number, clip in enumerate(clips):
+            with clip.open() as source:
+                stream = video_stream(source, clip.name)
+                if number == 0:
+                    kind = _stream_kind(stream)
+                    if self._container is not None and kind != self._kind:
+                        self.close()  # one file has one codec and one size
+                    start = self._n_frames if self._container is not None else 0
+                self._copy(source, stream, clip, kind)
         self._remember(samples or {}, start)
         chunk, file = place(self.number)
         return chunk, file, float(start / self.rate), float(self._n_frames / self.rate)
@@ -253,21 +245,21 @@ class VideoShards:
     def _hidden(self) -> Path:
         return self.path.with_name(f".{self.path.name}.open")
 
-    def _copy(self, clip: VideoClip, kind: tuple[Any, ...]) -> None:
-        with clip.open() as source:
-            stream = video_stream(source, clip.name)
-            if _stream_kind(stream) != kind:
-                raise NotCopyableError(f"{clip.name} is encoded in another way than its episode")
-            if self._container is None:
-                self._open(stream, kind)
-            for data, key in _packets(source, stream, clip):
-                packet: Any = av.Packet(data)
-                packet.stream, packet.time_base = self._stream, 1 / self.rate
-                packet.pts = packet.dts = self._n_frames
-                packet.duration, packet.is_keyframe = 1, key
-                self._container.mux(packet)
-                self._n_frames += 1
-                self._n_bytes += len(data)
+    def _copy(self, source: Any, stream: Any, clip: VideoClip, kind: tuple[Any, ...]) -> None:
+        if _stream_kind(stream) != kind:
+            reason = "is encoded in another way than its episode"
+            raise NotCopyableError(f"{clip.name} {reason}", f"it {reason}")
+        if self._container is None:
+            self._open(stream, kind)
+        unit = 1 / self.rate
+        for packet in packets_of(source, stream, clip):
+            data: Any = av.Packet(bytes(packet))  # without what else its file said of it
+            data.stream, data.time_base = self._stream, unit
+            data.pts = data.dts = self._n_frames
+            data.duration, data.is_keyframe = 1, packet.is_keyframe
+            self._container.mux(data)
+            self._n_frames += 1
+            self._n_bytes += data.size
 
     def _open(self, template: Any, kind: tuple[Any, ...]) -> None:
         self._hidden().parent.mkdir(parents=True, exist_ok=True)
@@ -294,39 +286,10 @@ def packet_bytes(path: Path) -> int:
         return sum(packet.size for packet in container.demux(container.streams.video[0]))
 
 
-def _codec_name(stream: Any) -> str:
-    # Not the decoder's name, which depends on what FFmpeg was built with.
-    return str(stream.codec_context.codec.canonical_name)
-
-
 def _stream_kind(stream: Any) -> tuple[Any, ...]:
     context = stream.codec_context
     extra = bytes(context.extradata or b"")
-    return (_codec_name(stream), context.width, context.height, context.pix_fmt, extra)
-
-
-def _packets(container: Any, stream: Any, clip: VideoClip) -> Iterator[tuple[bytes, bool]]:
-    """The packets of a clip in order, each with whether it is a key frame."""
-    if clip.first:
-        container.seek(int(clip.first / clip.rate / stream.time_base), stream=stream)
-    found = 0
-    for packet in container.demux(stream):
-        if packet.size == 0 or found == clip.count:
-            break
-        if packet.pts is None or packet.pts != packet.dts:
-            raise NotCopyableError(f"{clip.name} has frames that depend on later ones")
-        at = packet.pts * stream.time_base * clip.rate
-        number = round(at) - clip.first
-        if number < found:
-            continue
-        if number != found or abs(at - round(at)) > 0.1:
-            raise NotCopyableError(f"{clip.name} has no frame {clip.first + found} on its grid")
-        if found == 0 and not packet.is_keyframe:
-            raise NotCopyableError(f"frame {clip.first} of {clip.name} is no key frame")
-        yield bytes(packet), packet.is_keyframe
-        found += 1
-    if found != clip.count:
-        raise NotCopyableError(f"{clip.name} ends before frame {clip.first + clip.count}")
+    return (codec_name(stream), context.width, context.height, context.pix_fmt, extra)
 
 
 def check_video(

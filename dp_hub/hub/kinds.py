@@ -18,6 +18,7 @@ _BELONGS: dict[Kind, re.Pattern[str]] = {
     "dataset": re.compile(
         r"README\.md|LICENSE(\.\w+)?"
         r"|meta/(info\.json|stats\.json|dp_hub\.json|checksums\.json|tasks\.parquet)"
+        r"|meta/alignment\.(json|png)"
         r"|meta/episodes/chunk-\d{3,}/file-\d{3,}\.parquet"
         r"|data/chunk-\d{3,}/file-\d{3,}\.parquet"
         r"|videos/[^/]+/chunk-\d{3,}/file-\d{3,}\.mp4"

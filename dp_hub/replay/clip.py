@@ -96,6 +96,14 @@ class VideoClip:
         """As `frames`, but PyAV's frames as they are decoded, for `rgb_of` and for encoders."""
         return self._decoded(None)
 
+    def pix_fmt(self) -> str:
+        """How its pixels are stored, as FFmpeg calls it. Raises DataError if it does not say."""
+        with self.open() as container:
+            pix_fmt = video_stream(container, self.name).codec_context.pix_fmt
+        if not pix_fmt:
+            raise DataError(f"{self.name} does not say how its pixels are stored")
+        return str(pix_fmt)
+
     def is_plain(self) -> bool:
         """Whether raw frames can be encoded as they are and mean the same: yuv420p, BT.601."""
         with self.open() as container:
@@ -103,6 +111,10 @@ class VideoClip:
             # Not said, or said to be what is understood by not saying it.
             plain = context.colorspace in (2, 5, 6) and context.color_range in (0, 1)
             return bool(context.pix_fmt == "yuv420p" and plain)
+
+    def other_size(self, height: int, width: int) -> DataError:
+        """What to raise when a frame is not of its size."""
+        return DataError(f"{self.name} is {height}x{width}, not {self.size[0]}x{self.size[1]}")
 
     def _decoded(self, pixels: str | None) -> Iterator[Any]:
         import av
@@ -115,9 +127,7 @@ class VideoClip:
                 for frame in _from(container, stream, first_s, self.count, fps, pixels):
                     height, width = frame.shape[:2] if pixels else (frame.height, frame.width)
                     if (height, width) != self.size:
-                        raise DataError(
-                            f"{self.name} is {height}x{width}, not {self.size[0]}x{self.size[1]}"
-                        )
+                        raise self.other_size(height, width)
                     yield frame
                     found += 1
         except (av.error.FFmpegError, OSError) as error:
@@ -136,6 +146,37 @@ def rgb_of(frame: Any, reformatter: Any) -> np.ndarray:
     """A raw frame as uint8 ``(H, W, 3)``. ``reformatter``: one for many frames is faster."""
     picture: np.ndarray = reformatter.reformat(frame, format="rgb24").to_ndarray()
     return picture
+
+
+def rgb_rows_of(frame: Any, reformatter: Any, step: int) -> np.ndarray:
+    """Every ``step``-th row of `rgb_of`, uint8 ``(h, W, 3)``; the others are not converted."""
+    height, width = frame.height, frame.width
+    if step < 4 or frame.format.name not in ("yuv420p", "yuvj420p") or height % 2 or width % 2:
+        return np.ascontiguousarray(rgb_of(frame, reformatter)[::step])
+    rows = np.arange(0, height, step)
+    pairs = np.stack([rows // 2 * 2, rows // 2 * 2 + 1], axis=1).ravel()  # that share colours
+    luma, *colours = (
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
+    )
+    chosen = [luma[pairs, :width], *(plane[rows // 2, : width // 2] for plane in colours)]
+    flat = np.concatenate([part.ravel() for part in chosen]).reshape(-1, width)
+    few = _frame_of(flat, frame)
+    picture = rgb_of(few, reformatter)
+    return np.ascontiguousarray(picture[np.arange(len(rows)) * 2 + rows % 2])
+
+
+def copy_of(frame: Any) -> Any:
+    """Another frame with the same yuv420p pixels."""
+    return _frame_of(frame.to_ndarray(), frame)
+
+
+def _frame_of(planes: np.ndarray, like: Any) -> Any:
+    """A frame of uint8 ``(3 h / 2, W)`` whose colours are meant as those of another."""
+    import av
+
+    frame = av.VideoFrame.from_ndarray(planes, format=like.format.name)
+    frame.colorspace, frame.color_range = like.colorspace, like.color_range
+    return frame
 
 
 def frames_at(

@@ -10,11 +10,10 @@ from plain_dataset import write_video
 
 from dp_hub.dataset.convert import convert
 from dp_hub.dataset.episodes_io import open_folder, read_episodes
+from dp_hub.dataset.packets import NotCopyableError, clips_sha256
 from dp_hub.dataset.video import (
-    NotCopyableError,
     VideoShards,
     check_video,
-    clips_sha256,
     encode_clip,
     exact_rate,
 )

@@ -12,6 +12,7 @@ from dp_hub.dataset.video import exact_rate
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip
 from dp_hub.replay.episode import Episode
+from dp_hub.replay.timeline.taken import Taken
 
 
 def moving(n):
@@ -90,3 +91,36 @@ def test_a_clip_of_another_size_than_the_first_is_refused(tmp_path):
         list(other.raw_frames())
     with pytest.raises(DataError, match="in episode 0 it is"):
         prepared(other, [column])
+
+
+@pytest.mark.parametrize("kind", [{}, {"matrix": 1}])
+def test_frames_of_a_video_in_another_number_are_those_frames(tmp_path, kind):
+    clip = clip_of(tmp_path, **kind)
+    numbers = np.array([0, 0, 0, 1, 3, 4, 4, *range(10, 25), 29, 29])
+    taken = Taken(clip, numbers)
+    assert taken.is_plain() == (not kind)
+    assert not Taken(clip, numbers[::-1]).is_plain()
+    columns = plan_columns({"cam": taken}, images="video")
+    stored, pictures = prepared(taken, columns), prepared(clip[:][numbers], columns)
+    [feature] = stored.clips
+    assert np.array_equal(stored.histograms[feature], pictures.histograms[feature])
+    [again] = stored.clips[feature]
+    error = np.square(clip[:][numbers].astype(float) - again[:]).mean(axis=(1, 2, 3))
+    assert len(error) == len(numbers)
+    assert 10 * np.log10(255**2 / error.max()) > 26
+
+
+def test_a_frame_shown_again_is_encoded_alike_however_many_clips_and_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr("dp_hub.dataset.video._CLIP_FRAMES", 2)
+    clip = clip_of(tmp_path)
+    taken = Taken(clip, np.repeat(np.arange(30), 3))
+    columns = plan_columns({"cam": taken}, images="video")
+    hashes = set()
+    for threads in (1, 3):
+        with ThreadPoolExecutor(threads) as pool:
+            preparer = Preparer(columns, fps=10, pool=pool, ahead=2 * threads)
+            stored = preparer.prepare(Episode({"cam": taken}), 0)
+        [clips] = stored.clips.values()
+        assert len(clips) == 45
+        hashes.add(stored.sha256)
+    assert len(hashes) == 1

@@ -132,6 +132,8 @@ def test_a_damaged_dataset_is_refused_before_anything_is_sent(tmp_path: Path) ->
 
 def test_only_parts_of_a_dataset_or_policy_are_ever_published() -> None:
     dataset = [
+        "meta/alignment.json",
+        "meta/alignment.png",
         "meta/info.json",
         "data/chunk-000/file-000.parquet",
         "data/chunk-1000/file-001.parquet",
@@ -160,7 +162,7 @@ def test_only_parts_of_a_dataset_or_policy_are_ever_published() -> None:
         ".cache/x",
         "training_state/optimizer.safetensors",
     ]
-    assert (len(dataset), len(policy), len(neither)) == (6, 6, 11)
+    assert (len(dataset), len(policy), len(neither)) == (8, 6, 11)
     assert [path for path in dataset if not belongs(path, "dataset")] == []
     assert [path for path in policy if not belongs(path, "policy")] == []
     assert [path for path in neither if belongs(path, "dataset") or belongs(path, "policy")] == []

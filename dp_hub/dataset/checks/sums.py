@@ -123,7 +123,8 @@ def recomputed_sha256(
 
 def _video_sha256(part: VideoPart, length: int, fps: float) -> str | None:
     """The hash of an episode's packets; None where they cannot be read one by one."""
-    from dp_hub.dataset.video import NotCopyableError, clips_sha256, exact_rate
+    from dp_hub.dataset.packets import NotCopyableError, clips_sha256
+    from dp_hub.dataset.video import exact_rate
 
     rate = exact_rate(fps)
     clip = VideoClip(part.path, round(part.from_s * rate), length, (0, 0), rate, "")

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dp_hub.dataset.features import ImageMode
-from dp_hub.errors import DataError
-from dp_hub.replay.clip import VideoClip, video_stream
+from dp_hub.replay.clip import VideoClip
 
 COPYABLE = ("av1", "h264", "hevc", "vp9")
 
@@ -44,12 +43,13 @@ def plan_copies(
         if reason:
             reasons[key] = reason
         else:
-            copied[key] = _pix_fmt(clip)
+            copied[key] = clip.pix_fmt()
     return copied, reasons
 
 
 def _why_not(clip: VideoClip, fps: float) -> str | None:
-    from dp_hub.dataset.video import NotCopyableError, clips_sha256, exact_rate
+    from dp_hub.dataset.packets import NotCopyableError, clips_sha256
+    from dp_hub.dataset.video import exact_rate
 
     if clip.codec not in COPYABLE:
         return f"{clip.codec} is not a codec that datasets are read with"
@@ -60,11 +60,3 @@ def _why_not(clip: VideoClip, fps: float) -> str | None:
     except NotCopyableError as error:
         return str(error)
     return None
-
-
-def _pix_fmt(clip: VideoClip) -> str:
-    with clip.open() as container:
-        pix_fmt = video_stream(container, clip.name).codec_context.pix_fmt
-    if not pix_fmt:
-        raise DataError(f"{clip.name} does not say how its pixels are stored")
-    return str(pix_fmt)

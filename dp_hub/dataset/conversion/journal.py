@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,14 @@ class Entry:
         episodes: how many were made so far.
         bad: what was left out just before.
         report: of the recording that ended just before, as plain values.
+        encoded_again: by feature that is copied otherwise, why the episode just before was not.
     """
 
     after: Place
     episodes: int
     bad: BadEpisode | None = None
     report: Mapping[str, Any] | None = None
+    encoded_again: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,20 @@ def lines_of(entries: Iterable[Entry]) -> bytes:
 def _plain(entry: Entry) -> dict[str, Any]:
     values: dict[str, Any] = {"after": vars(entry.after), "episodes": entry.episodes}
     values |= {"bad": vars(entry.bad)} if entry.bad else {}
+    values |= {"encoded_again": dict(entry.encoded_again)} if entry.encoded_again else {}
     return values | ({"report": entry.report} if entry.report is not None else {})
 
 
 def entries_up_to(n_episodes: int, lines: Iterable[bytes]) -> list[Entry]:
     """Those in the file that are whole and not ahead of so many committed episodes, summed up.
 
-    What was left out is there one by one. The last entry has the sum of all reports: those of
+    What was left out or encoded again is there one by one. The last entry has the sum of all reports: those of
     thousands of recordings are many gigabytes.
     """
     kept: list[Entry] = []
     last, report = None, None
     for last in _entries(n_episodes, lines):
-        if last.bad is not None:
+        if last.bad is not None or last.encoded_again:
             kept.append(replace(last, report=None))
         if last.report is not None:
             from dp_hub.replay.timeline import AlignmentReport
@@ -141,7 +144,7 @@ def entries_up_to(n_episodes: int, lines: Iterable[bytes]) -> list[Entry]:
     if last is None:
         return []
     summed = None if report is None else report.to_json()
-    return [*kept, replace(last, bad=None, report=summed)]
+    return [*kept, replace(last, bad=None, report=summed, encoded_again={})]
 
 
 def _entries(n_episodes: int, lines: Iterable[bytes]) -> Iterator[Entry]:
@@ -156,4 +159,5 @@ def _entries(n_episodes: int, lines: Iterable[bytes]) -> Iterator[Entry]:
                 values["episodes"],
                 BadEpisode(**bad) if bad else None,
                 values.get("report"),
+                values.get("encoded_again") or {},
             )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dp_hub.dataset.conversion.again import AgainTally, EncodedAgain
 from dp_hub.dataset.conversion.journal import BadEpisode, Done, Entry, Journal, Place
 from dp_hub.dataset.conversion.request import Request
 from dp_hub.dataset.conversion.source import (
@@ -98,6 +99,7 @@ class Result:
     written: Written
     bad: tuple[BadEpisode, ...]
     alignment: Any = None
+    encoded_again: tuple[EncodedAgain, ...] = ()
 
 
 def run(job: Job) -> Result:
@@ -126,7 +128,8 @@ def run(job: Job) -> Result:
         writer.add_to_source(tally.facts())
         writer.commit()
         tally.write_report(request.work)
-        return Result(writer.finish(), tuple(tally.bad), tally.alignment)
+        again = tuple(tally.again.listed())
+        return Result(writer.finish(), tuple(tally.bad), tally.alignment, again)
 
 
 def _columns(job: Job) -> tuple[list[Column], Iterable[Found | Bad | Ended] | None]:
@@ -246,6 +249,7 @@ class Tally:
         self._job = job
         self.bad: list[BadEpisode] = []
         self.alignment: Any = None
+        self.again = AgainTally()
         self.place, self._n_episodes = done.place, done.episodes - done.unseen
         self.unseen = done.unseen
         for entry in done.entries:
@@ -255,22 +259,25 @@ class Tally:
         """Count an outcome in. Returns what the journal says of it."""
         self.place = after(outcome, recordings=self._job.has_recordings)
         bad = report = None
+        again: Mapping[str, str] = {}
         if isinstance(outcome, Stored):
             self._n_episodes += 1
             self.unseen = max(0, self.unseen - 1)
+            again = outcome.episode.encoded_again
         elif isinstance(outcome, Bad):
             bad = outcome.episode
             noun = "recording" if self._job.has_recordings else "episode"
             log.warning("left out: %s %d (%s): %s", noun, bad.number, bad.source, bad.reason)
         else:
             report = outcome.report
-        entry = Entry(self.place, self._n_episodes, bad, report)
+        entry = Entry(self.place, self._n_episodes, bad, report, again)
         self._note(entry)
         return entry
 
     def _note(self, entry: Entry) -> None:
         if entry.bad is not None:
             self.bad.append(entry.bad)
+        self.again.add(entry.episodes - 1, entry.encoded_again)
         if entry.report is not None:
             from dp_hub.replay.timeline import AlignmentReport
 
@@ -294,7 +301,12 @@ class Tally:
 
     def facts(self) -> dict[str, Any]:
         """What meta/dp_hub.json says of it."""
-        return {"left_out": [asdict(one) for one in self.bad]} if self.bad else {}
+        facts: dict[str, Any] = {}
+        if self.bad:
+            facts["left_out"] = [asdict(one) for one in self.bad]
+        if again := list(self.again.listed()):
+            facts["encoded_again"] = [asdict(one) for one in again]
+        return facts
 
     def write_report(self, work: Path) -> None:
         """How streams were put on the grid, beside what is committed already."""

@@ -19,9 +19,10 @@ from dp_hub.dataset.episode_table import read_rows
 from dp_hub.dataset.episodes_io import Frames
 from dp_hub.dataset.layout import VIDEO_PATH, file_path
 from dp_hub.dataset.meta import Meta, read_meta
+from dp_hub.dataset.packets import NotCopyableError
 from dp_hub.dataset.shards import CHUNKS_SIZE, V21_DATA_PATH, V21_VIDEO_PATH, numbered, place
 from dp_hub.dataset.tasks import task_texts
-from dp_hub.dataset.video import NotCopyableError, VideoShards
+from dp_hub.dataset.video import VideoShards
 from dp_hub.dataset.writer import refuse_existing
 from dp_hub.errors import DataError
 from dp_hub.files import new_folder

@@ -1,12 +1,12 @@
 """Pictures of a source in another order or number, read no sooner than they are looked at."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
 
-from dp_hub.replay.clip import VideoClip
+from dp_hub.replay.clip import VideoClip, copy_of
 
 _AT_ONCE = 32  # frames read from the source in one piece
 _READ_THROUGH = 4  # frames between two wanted ones that are read rather than left out
@@ -56,6 +56,21 @@ class Taken:
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
+    def is_plain(self) -> bool:
+        """Whether `raw_frames` are of use, as of `VideoClip`: of a video, forwards."""
+        forwards = bool((np.diff(self.numbers) >= 0).all())
+        return isinstance(self.source, VideoClip) and forwards and self.source.is_plain()
+
+    def raw_frames(self) -> Iterator[Any]:
+        """PyAV's frames in order, of a video that is plain; each its own. Raises DataError."""
+        frames = _Forward(self.source, raw=True)
+        last, frame = -1, None
+        for number in self.numbers.tolist():
+            # Whoever encodes a frame writes its time into it: what is shown again is another one.
+            frame = copy_of(frame) if number == last else frames.frame(number)
+            last = number
+            yield frame
+
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         if isinstance(self.source, np.ndarray):
             return self.source[wanted]
@@ -71,6 +86,8 @@ class Taken:
             while stop < len(wanted) and _read_on(wanted, stop, first):
                 stop += 1
             block = np.asarray(self.source[first : int(wanted[stop - 1]) + 1])
+            if len(block) == len(wanted):
+                return block  # as it is: to copy pictures takes a tenth of the time to encode them
             out[done:stop] = block[wanted[done:stop] - first]
             done = stop
         return out
@@ -82,12 +99,17 @@ def _read_on(wanted: np.ndarray, stop: int, first: int) -> bool:
 
 
 class _Forward:
-    """Frames of a video by growing number, from one decoder that stays where it is."""
+    """Frames of a video by growing number, from one decoder that stays where it is.
 
-    def __init__(self, clip: VideoClip) -> None:
-        self._clip = clip
+    Args:
+        clip: the video.
+        raw: PyAV's frames, not RGB.
+    """
+
+    def __init__(self, clip: VideoClip, *, raw: bool = False) -> None:
+        self._clip, self._raw = clip, raw
         self._lock = threading.Lock()
-        self._frames: Generator[np.ndarray, None, None] | None = None
+        self._frames: Generator[Any, None, None] | None = None
         self._next = 0  # number of the frame that comes next
 
     def read(self, wanted: np.ndarray) -> np.ndarray:
@@ -95,10 +117,11 @@ class _Forward:
         out = np.empty((len(wanted), *self._clip.shape[1:]), np.uint8)
         with self._lock:
             for row, number in enumerate(wanted.tolist()):
-                out[row] = self._frame(number)
+                out[row] = self.frame(number)
         return out
 
-    def _frame(self, number: int) -> np.ndarray:
+    def frame(self, number: int) -> Any:
+        """The next frame that is wanted, of a number not smaller than before."""
         if self._frames is None or not self._next <= number < self._next + _SEEK:
             self._seek(number)
         frames, self._frames = self._frames, None  # after an error it begins anew
@@ -118,4 +141,5 @@ class _Forward:
         if self._frames is not None:
             self._frames.close()
         rest = self._clip.part(number, len(self._clip) - number)
-        self._frames, self._next = rest.frames(), number  # type: ignore[assignment]
+        decoded = rest.raw_frames() if self._raw else rest.frames()
+        self._frames, self._next = decoded, number  # type: ignore[assignment]
