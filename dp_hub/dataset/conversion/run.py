@@ -257,8 +257,7 @@ class Tally:
             self.unseen = max(0, self.unseen - 1)
         elif isinstance(outcome, Bad):
             bad = outcome.episode
-            noun = "recording" if self._job.has_recordings else "episode"
-            log.warning("left out: %s %d (%s): %s", noun, bad.number, bad.source, bad.reason)
+            log.warning("left out: %s: %s", bad.label, bad.reason)
         else:
             report = outcome.report
         entry = Entry(self.place, self._n_episodes, bad, report)
