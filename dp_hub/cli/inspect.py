@@ -79,6 +79,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _text(found: "Inspection") -> list[str]:
+    from dp_hub.dataset.inspection.inspecting import by_install
+
     what = "episodes" if found.has_rows else "recordings"
     n = found.n_episodes
     counts = [f"some {what}" if n is None else f"{n:,} {what if n != 1 else what[:-1]}"]
@@ -91,7 +93,9 @@ def _text(found: "Inspection") -> list[str]:
     if not found.has_rows and found.looked_at != found.n_episodes:
         counts.append(f"measured: the first {found.looked_at}")
     notes = [f"note: {note}" for note in found.notes]
-    notes += [f"not asked: {name}; {line}" for name, line in (found.missing or {}).items()]
+    notes += [
+        f"not asked: {names}; {line}" for line, names in by_install(found.missing or {}).items()
+    ]
     rows = _row_table(found.streams) if found.has_rows else _stream_table(found.streams)
     notes += [f"note: {found.fps_hint}"] if found.fps_hint else []
     return [f"{found.path}: {found.format_name}", ", ".join(counts), "", *rows, "", *notes]

@@ -159,12 +159,21 @@ def _the_one(path: Path, found: list[str], missing: Mapping[str, str]) -> str:
             f"{path} looks like {' and like '.join(found)}",
             hint=f"say which it is: --format {found[0]}",
         )
-    installs = "; ".join(f"{name} ({line})" for name, line in missing.items())
     names = ", ".join(name for name in format_names() if name not in missing)
-    more = f"; not asked, as their libraries are not installed: {installs}" if missing else ""
+    installs = "; ".join(f"for {names}: {line}" for line, names in by_install(missing).items())
     raise DataError(
-        f"no format recognises {path}", hint=f"asked were {names}{more}; or say --format NAME"
+        f"no {'installed ' if missing else ''}format recognises {path}",
+        hint=f"asked were {names}; or say --format NAME"
+        + (f". Libraries are missing {installs}" if missing else ""),
     )
+
+
+def by_install(missing: Mapping[str, str]) -> dict[str, str]:
+    """Names of formats that were not asked, by the line that installs what they need."""
+    lines: dict[str, list[str]] = {}
+    for name, line in missing.items():
+        lines.setdefault(line, []).append(name)
+    return {line: ", ".join(names) for line, names in lines.items()}
 
 
 def _streams(

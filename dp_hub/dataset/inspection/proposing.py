@@ -33,6 +33,7 @@ _ROUND_HZ = (1, 2, 3, 4, 5, 6, 8, 10, 12, 12.5, 15, 20, 24, 25, 30, 40, 50, 60, 
 _SIMULATOR = ("states",)  # all that a simulator knows, beside what the robot observes
 _MOST_SILENT_S = 5.0  # a command that was given so long ago may still hold
 _MOST_NAMES = 100
+_STEADY = 0.2  # jitter of a steady stream, in its periods
 _NEAR = 0.03  # a rate this close to a round one is that
 _ACTIONS = re.compile(r"(^|[/._])(actions?)$", re.IGNORECASE)
 _STATES = re.compile(
@@ -131,10 +132,11 @@ def _rows_rate(fps: float | None, fps_from: str | None, hint: str | None) -> lis
 
 
 def _streams_rate(streams: Sequence[StreamFacts]) -> list[str]:
-    """The slowest camera's, or below the slowest of the other streams that are used."""
+    """The slowest camera's or steady command's; without cameras below the slowest state's."""
     cameras = [s for s in streams if s.is_picture and s.rate_hz]
     if cameras:
-        slowest = min(cameras, key=lambda s: s.rate_hz or 0)
+        commands = [s for s in streams if s.kind == "command" and _is_steady(s)]
+        slowest = min([*cameras, *commands], key=lambda s: s.rate_hz or 0)
         rate = round_rate(slowest.rate_hz or 1)
         return [f"fps: {rate:g}  # that of {one_line(slowest.name)}, {slowest.rate_hz:.4g} Hz"]
     states = [s for s in streams if s.kind == "state" and s.rate_hz]
@@ -143,6 +145,11 @@ def _streams_rate(streams: Sequence[StreamFacts]) -> list[str]:
     slowest = min(states, key=lambda s: s.rate_hz or 0)
     rate = round_rate(slowest.rate_hz or 1, below=True)
     return [f"fps: {rate:g}  # {one_line(slowest.name)} has {slowest.rate_hz:.4g} Hz"]
+
+
+def _is_steady(s: StreamFacts) -> bool:
+    """Whether values come regularly: steps between them would only repeat them."""
+    return bool(s.rate_hz) and not s.gaps and (s.jitter_s or 0) * (s.rate_hz or 0) < _STEADY
 
 
 def _task(source: Source) -> list[str]:
