@@ -103,7 +103,9 @@ def _text(found: "Inspection") -> list[str]:
 
 def _row_table(streams: Sequence["StreamFacts"]) -> list[str]:
     head = ("key", "type", "shape", "range", "names")
-    return _table([head, *((s.name, _type(s), _shape(s), _range(s), _names(s)) for s in streams)])
+    return _table(
+        [head, *((s.name, s.type_name, _shape(s), _range(s), _names(s)) for s in streams)]
+    )
 
 
 def _stream_table(streams: Sequence["StreamFacts"]) -> list[str]:
@@ -113,7 +115,7 @@ def _stream_table(streams: Sequence["StreamFacts"]) -> list[str]:
         (
             s.name,
             s.kind,
-            _type(s),
+            s.type_name,
             _shape(s),
             f"{s.values:,}",
             f"{s.rate_hz:.4g}" if s.rate_hz else "-",
@@ -126,10 +128,6 @@ def _stream_table(streams: Sequence["StreamFacts"]) -> list[str]:
         for s in streams
     ]
     return _table([head, *rows])
-
-
-def _type(s: "StreamFacts") -> str:
-    return "text" if s.dtype.startswith(("object", "str")) else s.dtype
 
 
 def _shape(s: "StreamFacts") -> str:

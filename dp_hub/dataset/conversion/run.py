@@ -156,7 +156,14 @@ def _columns(job: Job) -> tuple[list[Column], Iterable[Found | Bad | Ended] | No
 def _nothing_left(job: Job, bad: Sequence[BadEpisode]) -> DataError:
     source = job.request.settings["source"]
     if not bad:
-        return DataError(f"{source} holds no episodes")
+        split = (job.request.settings["mapping"] or {}).get("episodes")
+        if not split:
+            return DataError(f"{source} holds no episodes")
+        told = ", ".join(f"{key}: {value}" for key, value in split.items())
+        return DataError(
+            f"no episodes come of {source} with episodes: {{{told}}} in the mapping",
+            hint="are all shorter than min_s, or is nothing as `split` asks for?",
+        )
     return DataError(
         f"none of the episodes of {source} can be converted; the first, {bad[0].source}: "
         f"{bad[0].reason}"

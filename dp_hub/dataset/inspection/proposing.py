@@ -305,7 +305,7 @@ def _left_out(streams: Sequence[StreamFacts]) -> list[str]:
 
 def _about(s: StreamFacts) -> str:
     shape = "x".join(map(str, s.shape)) or "1"
-    words = [f"{s.dtype} {shape}"]
+    words = [f"{s.type_name} {shape}"]
     if s.rate_hz and s.kind != "event":
         words.append(f"{s.rate_hz:.4g} Hz")
     if s.kind in ("command", "event"):
