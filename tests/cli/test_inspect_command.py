@@ -60,7 +60,7 @@ def test_json_holds_everything(arms):
 
 WRONG = [
     (["none"], "there is nothing at none"),
-    ([__file__], "no format recognises"),
+    ([__file__], "format recognises"),
     ([__file__, "--format", "zar"], "there is no converter for 'zar'"),
     ([__file__, "--mapping", "/no/such/folder/m.yaml"], "there is no folder /no/such/folder"),
     ([__file__, "--option", "x"], "--option 'x' is not NAME=VALUE"),

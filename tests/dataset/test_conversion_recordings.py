@@ -127,7 +127,7 @@ def test_another_mapping_does_not_go_on(made, streams):
             on_progress=interrupt_at(2),
         )  # fmt: skip
     (made / "m.yaml").write_text(MAPPING.replace("wave", "rest"))
-    with pytest.raises(DataError, match=r"else: mapping\.task was 'wave', is 'rest'$"):
+    with pytest.raises(DataError, match=r"else: mapping\.task was 'wave', is 'rest'\n"):
         convert("made-streams", streams, made / "out/ds", mapping=made / "m.yaml")
 
 

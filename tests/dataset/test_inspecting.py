@@ -258,9 +258,9 @@ def test_nothing_and_nothing_known_are_one_sentence(arms, tmp_path):
     with pytest.raises(DataError, match="there is nothing at"):
         inspect(tmp_path / "none")
     (tmp_path / "a.xyz").write_bytes(b"?")
-    with pytest.raises(DataError, match="no format recognises") as caught:
+    with pytest.raises(DataError, match="no installed format recognises") as caught:
         inspect(tmp_path / "a.xyz")
-    assert 'lacks (pip install "third_party[special]")' in caught.value.hint
+    assert 'missing for lacks: pip install "third_party[special]"' in caught.value.hint
     assert recognised_formats(arms)[0] == ["arms"]
 
 
