@@ -21,7 +21,7 @@ from dp_hub_converters.hdf5.files import (
     plain,
     read_numbers,
 )
-from dp_hub_converters.hdf5.found import Found, Shown
+from dp_hub_converters.hdf5.found import Found, Problems, Shown, raise_first
 from dp_hub_converters.hdf5.pictures import (
     Encoded,
     ImageEncoding,
@@ -48,19 +48,26 @@ _TASKS = ("task", "language_instruction", "instruction")
 _FPS_HINT = "ALOHA and ACT record at 50 Hz unless their DT was changed: --fps 50"
 _COLOUR_HINT = (
     "no decoder can tell: recorders often give RGB to OpenCV, which takes it for BGR, so that red "
-    "and blue are exchanged in the JPEG files (ACT++ and Mobile ALOHA do). Look at one picture: "
-    "if its colours are right in an image viewer say --option image_encoding=rgb, if red and blue "
-    "are exchanged say --option image_encoding=bgr"
+    "and blue are exchanged in the JPEG files (ACT++ and Mobile ALOHA do). Convert one "
+    "file with --option image_encoding=bgr and look at it with dp-hub info DIR --picture P.png: if "
+    "red and blue are exchanged there, it is image_encoding=rgb"
 )
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """One episode: its file, steps T, and what the file states."""
+    """One episode: its file, steps T, and what the file states.
+
+    Args:
+        problems: by key, why it cannot be converted.
+        error: why none of it can be.
+    """
 
     path: Path
-    length: int
-    facts: Mapping[str, Any]
+    length: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    problems: Problems = field(default_factory=dict)
+    error: DataError | None = None
 
 
 @dataclass
@@ -91,6 +98,7 @@ class Aloha:
     ) -> None:
         self._encoding, self._shift = image_encoding, action_shift
         self._found: tuple[Path, _All] | None = None
+        self._all_good = False
 
     def recognises(self, path: Path) -> bool:
         """Whether the first HDF5 file has ``observations`` and ``action`` at its root."""
@@ -104,9 +112,17 @@ class Aloha:
         except DataError:
             return False
 
-    def describe(self, path: Path) -> Source:
-        """What the files hold. Raises DataError where they do not hold together."""
+    def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
+        """What the files hold; with ``skip_bad`` in spite of some that cannot be read.
+
+        Raises:
+            DataError: they do not hold together, or none can be read.
+        """
         found = self._look(path)
+        errors = [one.error for one in found.episodes if one.error]
+        if errors and (not skip_bad or len(errors) == len(found.episodes)):
+            raise errors[0]
+        self._all_good = not skip_bad
         kinds = found.kinds
         arms = [key for key, shape in kinds.shapes.items() if shape == (len(_NAMES),)]
         attrs: dict[str, Any] = {"action_shift": self._shift} if self._shift else {}
@@ -130,7 +146,8 @@ class Aloha:
     ) -> Iterator[Episode]:
         """Its episodes from number ``start`` on."""
         found = self._look(path)
-        found.kinds.check(drop)
+        if self._all_good:
+            found.kinds.check(drop)
         compressed = sorted(found.encoded - set(drop))
         if compressed and self._encoding is None:
             raise DataError(
@@ -139,6 +156,9 @@ class Aloha:
                 hint=_COLOUR_HINT,
             )
         for recorded in found.episodes[start:]:
+            if recorded.error:
+                raise recorded.error
+            raise_first(recorded.problems, drop)
             with damage_told(recorded.path):
                 file = open_hdf5(recorded.path)
                 arrays = _arrays(file, recorded.path)
@@ -175,6 +195,9 @@ class Aloha:
             yield f"the pictures are compressed: {_COLOUR_HINT}"
         elif found.pictures and self._encoding is None:
             yield "pictures are taken for RGB; --option image_encoding=bgr if they are not"
+        for one in found.episodes:
+            if one.error:
+                yield f"{one.path.name} cannot be converted: {one.error.message}"
         real = [one for one in found.episodes if one.facts.get("sim") is False]
         if real and not self._shift:
             yield (
@@ -187,19 +210,27 @@ def _look(path: Path) -> _All:
     found = _All()
     for file in _files(path):
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        with open_hdf5(file) as opened, damage_told(file):
-            arrays = _arrays(opened, file)
-            encoded = {key for key, array in arrays.items() if is_encoded(key, array)}
-            shown = {key: _shown(file, key, array) for key, array in arrays.items()}
-            raw = {key for key, array in arrays.items() if is_pictures(array)}
-            length = _length(shown, file)
-            facts, _ = facts_of(opened)
-            facts |= _texts(opened, file)
-        found.encoded |= encoded
-        found.pictures |= encoded | raw
-        found.kinds.add(str(file), shown, dict.fromkeys(shown, (length,)))
-        found.episodes.append(_Recorded(file, length, facts | {"source": name}))
+        try:
+            found.episodes.append(_recorded(file, name, found))
+        except DataError as error:
+            found.episodes.append(_Recorded(file, error=error))
     return found
+
+
+def _recorded(file: Path, name: str, found: _All) -> _Recorded:
+    """What a file holds, taken into what all hold. Raises DataError."""
+    with open_hdf5(file) as opened, damage_told(file):
+        arrays = _arrays(opened, file)
+        encoded = {key for key, array in arrays.items() if is_encoded(key, array)}
+        shown = {key: _shown(file, key, array) for key, array in arrays.items()}
+        raw = {key for key, array in arrays.items() if is_pictures(array)}
+        length = _length(shown, file)
+        facts, _ = facts_of(opened)
+        facts |= _texts(opened, file)
+    found.encoded |= encoded
+    found.pictures |= encoded | raw
+    problems = found.kinds.add(str(file), shown, dict.fromkeys(shown, (length,)))
+    return _Recorded(file, length, facts | {"source": name}, problems)
 
 
 def _files(path: Path) -> list[Path]:
@@ -250,7 +281,7 @@ def _feature(key: str, found: _All) -> str | None:
 
 def _fps(episodes: list[_Recorded]) -> float | None:
     """Frames per second, in the rare files that state them."""
-    stated = {one.facts.get("fps") for one in episodes}
+    stated = {one.facts.get("fps") for one in episodes if not one.error}
     if len(stated) > 1:
         raise DataError(f"the files state different frames per second: {sorted(map(str, stated))}")
     fps = stated.pop()

@@ -7,7 +7,7 @@ episode does is how the original reads them, and nothing in the files proves it.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from dp_hub_converters.shared.natural import natural
@@ -66,13 +66,16 @@ class RealZarr:
     Args:
         video_offset_s: when the first frame of every video was taken, counted from the first row of
             its episode.
+        missing_chunks: ``"fill"`` takes chunks that are not stored for the fill value.
     """
 
     name = "real-zarr"
     summary = "Diffusion Policy's real-robot folder: replay_buffer.zarr and videos/"
 
-    def __init__(self, *, video_offset_s: float = 0.0) -> None:
-        self._offset_s = video_offset_s
+    def __init__(
+        self, *, video_offset_s: float = 0.0, missing_chunks: Literal["error", "fill"] = "error"
+    ) -> None:
+        self._offset_s, self._missing = video_offset_s, missing_chunks
         self._found: _Found | None = None
 
     def recognises(self, path: Path) -> bool:
@@ -151,6 +154,8 @@ class RealZarr:
                     f"{short_s:.2f} s (episode {number}); max_gap_s in the mapping says how long "
                     "a last frame may be held"
                 )
+        for key, n in found.buffer.filled.items():
+            yield f"{key}: {n} chunks are not stored, read as fill"
         extra = [name for name in _episode_folders(found.path) if name >= found.buffer.n_episodes]
         if extra:
             yield f"{_VIDEOS}/{extra[0]} and {len(extra) - 1} more have no episode in {_BUFFER}"
@@ -168,11 +173,11 @@ class RealZarr:
 
     def _look(self, path: Path) -> _Found:
         if self._found is None or self._found.path != path:
-            self._found = _look(path)
+            self._found = _look(path, self._missing)
         return self._found
 
 
-def _look(path: Path) -> _Found:
+def _look(path: Path, missing: Literal["error", "fill"]) -> _Found:
     """Open the buffer and list the videos. Raises DataError."""
     if not (path / _BUFFER).exists():
         raise DataError(
@@ -180,7 +185,7 @@ def _look(path: Path) -> _Found:
             hint="give the folder with replay_buffer.zarr and videos/; for a replay buffer alone "
             "the format is zarr",
         )
-    buffer = open_replay(path / _BUFFER)
+    buffer = open_replay(path / _BUFFER, missing=missing)
     folders = _episode_folders(path)
     files = [
         _files(path / _VIDEOS / folders[number]) if number in folders else {}

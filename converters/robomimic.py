@@ -18,6 +18,7 @@ from dp_hub_converters.hdf5.files import (
     plain,
     read_numbers,
 )
+from dp_hub_converters.hdf5.found import raise_first
 from dp_hub_converters.hdf5.pictures import Flip, Rows, Turned, is_pictures
 from dp_hub_converters.hdf5.robomimic_found import ActionKind, Demo, Found, demo_groups, look
 
@@ -65,6 +66,7 @@ class Robomimic:
         self._filter_key, self._actions, self._rotation = filter_key, actions, rotation
         self._flip, self._next_obs, self._keep_long = flip_images, next_obs, keep_long
         self._found: tuple[Path, Found] | None = None
+        self._all_good = False
 
     def recognises(self, path: Path) -> bool:
         """Whether the first HDF5 file has demos."""
@@ -77,9 +79,17 @@ class Robomimic:
         except DataError:
             return False
 
-    def describe(self, path: Path) -> Source:
-        """What the files hold. Raises DataError where they do not hold together."""
+    def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
+        """What the files hold; with ``skip_bad`` in spite of some that cannot be read.
+
+        Raises:
+            DataError: they do not hold together, or none can be read.
+        """
         found = self._look(path)
+        errors = [demo.error for demo in found.demos if demo.error]
+        if errors and not skip_bad:
+            raise errors[0]
+        self._all_good = not skip_bad
         kinds = found.kinds
         shapes, dtypes = dict(kinds.shapes), dict(kinds.dtypes)
         named = {
@@ -96,7 +106,7 @@ class Robomimic:
             n_episodes=len(found.demos),
             n_frames=sum(demo.length for demo in found.demos),
             attrs=attrs,
-            notes=(*found.notes, *kinds.notes()),
+            notes=(*found.notes, *kinds.notes(), *(error.message for error in errors)),
             features=named,
             names=found.names | self._action_names(shapes.get("actions")),
             fps_hint=None if "fps" in attrs else "robosuite steps at 20 Hz by default: --fps 20",
@@ -107,9 +117,13 @@ class Robomimic:
     ) -> Iterator[Episode]:
         """Its demos from number ``start`` on, in the order of files and numbers."""
         found = self._look(path)
-        found.kinds.check(drop)
+        if self._all_good:
+            found.kinds.check(drop)
         files: dict[Path, h5py.File] = {}
         for demo in found.demos[start:]:
+            if demo.error:
+                raise demo.error
+            raise_first(demo.problems, drop)
             file = files.get(demo.path) or open_hdf5(demo.path)
             files = {demo.path: file}  # the last one only
             with damage_told(f"{demo.path}: {demo.group}"):

@@ -56,6 +56,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise ConfigError(f"{path} is not valid YAML: {first}") from None
+    if values is None:
+        raise ConfigError(f"{path} is empty")
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}, not a mapping of settings")
     return values

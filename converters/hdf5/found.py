@@ -7,6 +7,7 @@ from typing import Any
 from dp_hub.errors import DataError
 
 _MIN_PX = 8
+Problems = Mapping[str, DataError]  # by key
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,27 @@ class Found:
 
     def add(
         self, where: str, arrays: Mapping[str, Shown], rows: Mapping[str, Collection[int]]
-    ) -> None:
-        """Take an episode in: what its arrays are, and how many rows each may have."""
+    ) -> Problems:
+        """Take an episode in: what its arrays are, and how many rows each may have.
+
+        Returns:
+            By key, why that of this episode cannot be converted.
+        """
+        own = self._problems_of(where, arrays, rows)
+        for key, problem in own.items():
+            self.problems.setdefault(key, problem)
+        return own
+
+    def _problems_of(
+        self, where: str, arrays: Mapping[str, Shown], rows: Mapping[str, Collection[int]]
+    ) -> Problems:
+        problems: dict[str, DataError] = {}
         first = not self._first
         self._first = self._first or where
         for key, array in arrays.items():
             dtype, shape = array.dtype, array.shape
             if not shape or shape[0] not in rows[key]:
-                self._problem(
+                problems[key] = _problem(
                     key,
                     f"{where}/{key} is {shape}, not one row for each of the {min(rows[key])} steps",
                 )
@@ -68,27 +82,32 @@ class Found:
                 self.dtypes[key], self.shapes[key] = dtype, shape[1:]
             elif key not in self.dtypes:
                 self.dtypes[key], self.shapes[key] = dtype, shape[1:]
-                self._problem(key, f"{where} has {key}, {self._first} has not")
+                problems[key] = _problem(key, f"{where} has {key}, {self._first} has not")
             elif (dtype, shape[1:]) != (self.dtypes[key], self.shapes[key]):
-                self._problem(
+                problems[key] = _problem(
                     key,
                     f"{where}/{key} is {dtype} {shape[1:]} per step, in {self._first} it is "
                     f"{self.dtypes[key]} {self.shapes[key]}",
                 )
         for key in self.dtypes.keys() - arrays.keys():
-            self._problem(key, f"{where} has no {key}, {self._first} has")
+            problems[key] = _problem(key, f"{where} has no {key}, {self._first} has")
+        return problems
 
     def check(self, drop: Collection[str]) -> None:
         """Raises DataError if a key that is not dropped cannot be converted."""
-        for key, problem in self.problems.items():
-            if key not in drop:
-                raise problem
+        raise_first(self.problems, drop)
 
     def notes(self) -> tuple[str, ...]:
         """The problems, to be told before they stop a conversion."""
         return tuple(f"{error.message}: --drop {key}" for key, error in self.problems.items())
 
-    def _problem(self, key: str, message: str) -> None:
-        self.problems.setdefault(
-            key, DataError(message, hint=f"mend it, or leave it out with --drop {key}")
-        )
+
+def raise_first(problems: Problems, drop: Collection[str]) -> None:
+    """Raises the first problem of a key that is not dropped."""
+    for key, problem in problems.items():
+        if key not in drop:
+            raise problem
+
+
+def _problem(key: str, message: str) -> DataError:
+    return DataError(message, hint=f"mend it, or leave it out with --drop {key}")

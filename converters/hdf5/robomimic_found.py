@@ -42,13 +42,17 @@ class Demo:
         length: steps T.
         task: what was to be done, if it is told.
         facts: what else is known of it.
+        problems: by key, why it cannot be converted.
+        error: why none of it can be; of a whole file if ``group`` is "".
     """
 
     path: Path
-    group: str
-    length: int
-    task: str | None
-    facts: Mapping[str, Any]
+    group: str = ""
+    length: int = 0
+    task: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    problems: hdf5_found.Problems = field(default_factory=dict)
+    error: DataError | None = None
 
 
 @dataclass
@@ -89,39 +93,72 @@ def look(
     actions: ActionKind | None,
 ) -> Found:
     """What there is at ``path``. Raises DataError where it does not hold together."""
-    found = Found()
-    headers: dict[Path, dict[str, Any]] = {}
-    left_out: set[str] = set()
-    next_left = False
+    looked = _Looking(next_obs=next_obs, keep_long=keep_long, filter_key=filter_key)
+    found = looked.found
     for file in files_at(path):
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        try:
+            looked.file(file, name)
+        except DataError as error:
+            found.demos.append(Demo(file, error=error))
+    good = [demo for demo in found.demos if not demo.error]
+    if not good:
+        raise (
+            found.demos[0].error
+            if found.demos and found.demos[0].error
+            else DataError(f"{path} holds no demos (data/demo_0 ...)")
+        )
+    if looked.next_left:
+        found.notes.append("next_obs/... is left out; --option next_obs=true keeps it")
+    if looked.left_out:
+        names = ", ".join(sorted(looked.left_out))
+        found.notes.append(f"long attributes of demos are left out ({names}): keep_long=true")
+    return _settled(found, looked.headers, actions)
+
+
+@dataclass
+class _Looking:
+    """Goes through the files, and gathers what is found."""
+
+    next_obs: bool
+    keep_long: bool
+    filter_key: str | None
+    found: Found = field(default_factory=Found)
+    headers: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    next_left: bool = False
+
+    def file(self, file: Path, name: str) -> None:
+        """The demos of a file. Raises DataError if it, as a whole, does not hold together."""
         with open_hdf5(file) as opened, damage_told(file):
             groups, masks = demo_groups(opened, file), _masks(opened, file)
-            headers[file] = facts_of(opened["data"], long=True)[0]
-            for group in _wanted(groups, masks, filter_key, file):
-                demo = group_at(opened["data"], group, file)
-                where = f"{file}: data/{group}"
-                arrays = {k: v for k, v in arrays_below(demo, where).items() if v.shape}
-                if not next_obs:
-                    kept = {k: v for k, v in arrays.items() if not k.startswith("next_obs/")}
-                    next_left, arrays = next_left or len(kept) < len(arrays), kept
-                facts, out = facts_of(demo, long=keep_long)
-                left_out |= set(out)
-                length = _length(arrays, facts, where)
-                _take_kinds(found, arrays, length, where)
-                about = {"source": name, "demo": group}
+            wanted = _wanted(groups, masks, self.filter_key, file)
+            self.headers[file] = facts_of(opened["data"], long=True)[0]
+            for group in wanted:
+                about: dict[str, Any] = {"source": name, "demo": group}
                 about |= {"masks": on} if (on := [m for m in masks if group in masks[m]]) else {}
-                task = _task(facts) or _task(headers[file])
-                facts = {k: v for k, v in facts.items() if k not in (*_COUNTS, "task")}
-                found.demos.append(Demo(file, f"data/{group}", length, task, facts | about))
-    if not found.demos:
-        raise DataError(f"{path} holds no demos (data/demo_0 ...)")
-    if next_left:
-        found.notes.append("next_obs/... is left out; --option next_obs=true keeps it")
-    if left_out:
-        names = ", ".join(sorted(left_out))
-        found.notes.append(f"long attributes of demos are left out ({names}): keep_long=true")
-    return _settled(found, headers, actions)
+                try:
+                    with damage_told(f"{file}: data/{group}"):
+                        self._demo(opened, file, group, about)
+                except DataError as error:
+                    self.found.demos.append(Demo(file, f"data/{group}", error=error))
+
+    def _demo(self, opened: h5py.File, file: Path, group: str, about: Mapping[str, Any]) -> None:
+        demo = group_at(opened["data"], group, file)
+        where = f"{file}: data/{group}"
+        arrays = {k: v for k, v in arrays_below(demo, where).items() if v.shape}
+        if not self.next_obs:
+            kept = {k: v for k, v in arrays.items() if not k.startswith("next_obs/")}
+            self.next_left, arrays = self.next_left or len(kept) < len(arrays), kept
+        facts, out = facts_of(demo, long=self.keep_long)
+        self.left_out |= set(out)
+        length = _length(arrays, facts, where)
+        problems = _take_kinds(self.found, arrays, length, where)
+        task = _task(facts) or _task(self.headers[file])
+        facts = {k: v for k, v in facts.items() if k not in (*_COUNTS, "task")}
+        self.found.demos.append(
+            Demo(file, f"data/{group}", length, task, facts | dict(about), problems)
+        )
 
 
 def _masks(file: h5py.File, path: Path) -> dict[str, frozenset[str]]:
@@ -169,8 +206,10 @@ def _length(arrays: Mapping[str, h5py.Dataset], facts: Mapping[str, Any], where:
     return length
 
 
-def _take_kinds(found: Found, arrays: Mapping[str, h5py.Dataset], length: int, where: str) -> None:
-    if not found.demos:
+def _take_kinds(
+    found: Found, arrays: Mapping[str, h5py.Dataset], length: int, where: str
+) -> hdf5_found.Problems:
+    if not found.kinds.dtypes:
         found.pictures |= {key for key, array in arrays.items() if is_pictures(array)}
         for key, array in arrays.items():
             stated = plain(attribute(array, FEATURE))
@@ -180,7 +219,7 @@ def _take_kinds(found: Found, arrays: Mapping[str, h5py.Dataset], length: int, w
             if isinstance(names, list):
                 found.names[key] = tuple(map(str, names))
     shown = {key: hdf5_found.Shown.of(array) for key, array in arrays.items()}
-    found.kinds.add(where, shown, dict.fromkeys(arrays, (length,)))
+    return found.kinds.add(where, shown, dict.fromkeys(arrays, (length,)))
 
 
 def _task(facts: Mapping[str, Any]) -> str | None:
@@ -200,7 +239,7 @@ def _settled(
     found: Found, headers: Mapping[Path, Mapping[str, Any]], actions: ActionKind | None
 ) -> Found:
     """Source attributes: what all files agree on; the rest goes to the demos."""
-    used = {demo.path: headers[demo.path] for demo in found.demos}
+    used = {demo.path: headers[demo.path] for demo in found.demos if not demo.error}
     first = next(iter(used.values()))
     shared = {
         key: value
@@ -213,7 +252,9 @@ def _settled(
         if name == "action_kind" and actions:
             told = dict.fromkeys(told, actions)
         _take_one(found.attrs, name, told)
-    found.demos = [_with_header(demo, used[demo.path], shared) for demo in found.demos]
+    found.demos = [
+        demo if demo.error else _with_header(demo, used[demo.path], shared) for demo in found.demos
+    ]
     if first.get("macros_image_convention") == "opengl" and found.pictures:
         found.notes.append(
             "the pictures were rendered upside down (OpenGL): --option flip_images=vertical"

@@ -170,14 +170,21 @@ def progress_bar(verb: str, unit: str = "frames") -> Iterator[Callable[[int, int
 def summary(done: "Conversion") -> str:
     """What a conversion made, for people: counts, the table of features, notes, what to do next."""
     written = done.written
+    episodes = "episode" if written.n_episodes == 1 else "episodes"
     lines = [
-        f"{written.path}: {written.n_episodes:,} episodes, {written.n_frames:,} frames at "
+        f"{written.path}: {written.n_episodes:,} {episodes}, {written.n_frames:,} frames at "
         f"{written.fps:g} Hz, {_megabytes(written.n_bytes)}, in {done.seconds:.1f} s",
         "",
         *_table(
-            [("key", "feature", "type", "shape", "note")]
+            [("from", "feature", "type", "shape", "note")]
             + [
-                (c.key, c.feature, _kind(c), "x".join(map(str, c.shape)), c.note or "")
+                (
+                    done.origins.get(c.feature, c.key),
+                    c.feature,
+                    _kind(c),
+                    "x".join(map(str, c.shape)),
+                    c.note or "",
+                )
                 for c in written.columns
             ]
         ),
@@ -226,7 +233,7 @@ def _left_out(done: "Conversion") -> list[str]:
         return []
     noun = "episode was" if len(done.bad) == 1 else "episodes were"
     lines = ["", f"{len(done.bad):,} bad {noun} left out (also listed in meta/dp_hub.json):"]
-    lines += [f"  {one.number} ({one.source}): {one.reason}" for one in done.bad[:_MOST_LISTED]]
+    lines += [f"  {one.label}: {one.reason}" for one in done.bad[:_MOST_LISTED]]
     rest = len(done.bad) - _MOST_LISTED
     return [*lines, f"  ... and {rest:,} more"] if rest > 0 else lines
 

@@ -27,6 +27,10 @@ def inspect(
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="An option of the format's own."),
     ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", metavar="KEY", help="Do not look at a key, or a stream."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show the streams of recordings: type, rate, jitter, gaps, clocks; propose a mapping file."""
@@ -35,7 +39,9 @@ def inspect(
 
     if mapping is not None:
         _refuse(mapping)
-    found = library.inspect(source, format_name=format_name, options=option_texts(option or []))
+    found = library.inspect(
+        source, format_name=format_name, options=option_texts(option or []), drop=drop or []
+    )
     if mapping is not None:
         if not found.mapping:
             raise DataError(
@@ -49,7 +55,10 @@ def inspect(
 
         print(dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:
-        print("\n".join([*_text(found), *_next(found, mapping)]))
+        again = ["--format", format_name] if format_name else []
+        again += [word for text in option or [] for word in ("--option", text)]
+        again += [word for key in drop or [] for word in ("--drop", key)]
+        print("\n".join([*_text(found), *_next(found, mapping, again)]))
 
 
 def _refuse(path: Path) -> None:
@@ -70,6 +79,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _text(found: "Inspection") -> list[str]:
+    from dp_hub.dataset.inspection.inspecting import by_install
+
     what = "episodes" if found.has_rows else "recordings"
     n = found.n_episodes
     counts = [f"some {what}" if n is None else f"{n:,} {what if n != 1 else what[:-1]}"]
@@ -82,14 +93,19 @@ def _text(found: "Inspection") -> list[str]:
     if not found.has_rows and found.looked_at != found.n_episodes:
         counts.append(f"measured: the first {found.looked_at}")
     notes = [f"note: {note}" for note in found.notes]
-    notes += [f"not asked: {name}; {line}" for name, line in (found.missing or {}).items()]
+    notes += [
+        f"not asked: {names}; {line}" for line, names in by_install(found.missing or {}).items()
+    ]
     rows = _row_table(found.streams) if found.has_rows else _stream_table(found.streams)
+    notes += [f"note: {found.fps_hint}"] if found.fps_hint else []
     return [f"{found.path}: {found.format_name}", ", ".join(counts), "", *rows, "", *notes]
 
 
 def _row_table(streams: Sequence["StreamFacts"]) -> list[str]:
     head = ("key", "type", "shape", "range", "names")
-    return _table([head, *((s.name, s.dtype, _shape(s), _range(s), _names(s)) for s in streams)])
+    return _table(
+        [head, *((s.name, s.type_name, _shape(s), _range(s), _names(s)) for s in streams)]
+    )
 
 
 def _stream_table(streams: Sequence["StreamFacts"]) -> list[str]:
@@ -99,7 +115,7 @@ def _stream_table(streams: Sequence["StreamFacts"]) -> list[str]:
         (
             s.name,
             s.kind,
-            s.dtype,
+            s.type_name,
             _shape(s),
             f"{s.values:,}",
             f"{s.rate_hz:.4g}" if s.rate_hz else "-",
@@ -119,7 +135,12 @@ def _shape(s: "StreamFacts") -> str:
 
 
 def _range(s: "StreamFacts") -> str:
-    return f"{s.low:.4g}..{s.high:.4g}" if s.low is not None and s.high is not None else ""
+    return f"{_number(s.low)}..{_number(s.high)}" if None not in (s.low, s.high) else ""
+
+
+def _number(value: float | None) -> str:
+    value = (value or 0.0) + 0.0  # not -0
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _names(s: "StreamFacts") -> str:
@@ -144,12 +165,14 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
 
 
-def _next(found: "Inspection", mapping: Path | None) -> list[str]:
+def _next(found: "Inspection", mapping: Path | None, again: Sequence[str]) -> list[str]:
+    import shlex
+
     convert = f"dp-hub convert {found.format_name} {found.path}"
     if not found.mapping:
         return []
     if mapping is None:
-        return [
-            f"next: dp-hub inspect {found.path} --mapping mapping.yaml   (then read through it)"
-        ]
-    return [f"next: read through {mapping}, then {convert} --mapping {mapping} --to DIR"]
+        words = shlex.join(["dp-hub", "inspect", str(found.path), *again])
+        return [f"next: {words} --mapping mapping.yaml   (then read through it)"]
+    rate = " --fps N" if found.fps_hint else ""
+    return [f"next: read through {mapping}, then {convert} --mapping {mapping} --to DIR{rate}"]

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from dp_hub.dataset.conversion.run import Job, Progress, run, stated
 from dp_hub.dataset.conversion.source import Reading, describe
 from dp_hub.dataset.features import Column, ImageMode, plan_columns
 from dp_hub.dataset.lock import WriterLock
+from dp_hub.dataset.origins import origins
 from dp_hub.dataset.writer import Written, refuse_existing
 from dp_hub.errors import DataError
 from dp_hub.files import finish_replacing
@@ -47,6 +48,7 @@ class Conversion:
         seconds: wall time.
         bad: episodes that could not be converted and were left out.
         alignment: how streams were put on the dataset's grid, where they had times of their own.
+        origins: by feature, what a mapping makes it of.
     """
 
     written: Written
@@ -55,6 +57,7 @@ class Conversion:
     seconds: float
     bad: tuple[BadEpisode, ...] = ()
     alignment: "AlignmentReport | None" = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def convert(
@@ -171,6 +174,8 @@ def convert(
     written = replace(result.written, path=to)
     again = (one.note for one in result.encoded_again)
     notes = (*found.notes, *_recoded(written.columns, planner.reasons, images), *again)
+    if fps is None and _stated_rate(found, wish.fps) is None:
+        notes += (f"the source does not say its frames per second: {DEFAULT_FPS:g} is taken",)
     return Conversion(
         written=written,
         source=replace(found, notes=notes),
@@ -178,6 +183,7 @@ def convert(
         seconds=time.monotonic() - began,
         bad=result.bad,
         alignment=result.alignment,
+        origins=origins(wish.plain),
     )
 
 
@@ -247,10 +253,15 @@ def _recoded(
 
 def _rate(found: Source, path: Path, mapped: float | None) -> float:
     """Frames per second where none are asked for: what a mapping says, else the source."""
-    rate = mapped or stated(found, "fps", (int, float))
+    rate = _stated_rate(found, mapped)
     if not rate and found.fps_hint:
         raise DataError(f"{path} does not say its frames per second", hint=found.fps_hint)
     return rate or DEFAULT_FPS
+
+
+def _stated_rate(found: Source, mapped: float | None) -> float | None:
+    rate: float | None = mapped or stated(found, "fps", (int, float)) or None
+    return rate
 
 
 def _provenance(found: Source) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dp_hub.dataset.content import episodes_fingerprint
 from dp_hub.dataset.features import INDEX_DTYPES
 from dp_hub.dataset.located import Located
 from dp_hub.dataset.meta import Meta, read_meta
+from dp_hub.dataset.origins import origins
 from dp_hub.errors import DataError, HubError
 
 _PARTS = ("data", "videos", "meta")
@@ -222,13 +223,14 @@ def _lengths(lengths: np.ndarray) -> Lengths | None:
 
 def _feature(feature: Feature, meta: Meta) -> FeatureFacts:
     key, entry = _source_key(feature.name, meta.provenance)
+    mapped = origins(_mapping(meta.provenance.get("source")).get("mapping"))
     encoding, lossy = _encoding(feature, meta, entry) if feature.is_visual else (None, None)
     return FeatureFacts(
         name=feature.name,
         dtype=feature.dtype,
         shape=feature.shape,
         names=dimension_names(feature.names),
-        key=key,
+        key=mapped.get(feature.name, key),
         encoding=encoding,
         lossy=lossy,
         index=feature.name in INDEX_DTYPES,

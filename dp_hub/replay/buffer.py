@@ -341,7 +341,7 @@ def _arrays_of(root: zarr.Group, name: str, names: set[str], path: Path) -> dict
 
 
 def _unreadable(name: str, path: Path, error: Exception) -> DataError:
-    text = str(error).strip("'\"")
+    text = str(error).strip("'\"").replace("''", "")
     hint = None
     if "codec" in text.lower():
         hint = (

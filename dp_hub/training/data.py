@@ -209,7 +209,9 @@ def policy_features(dataset: "Dataset | StreamedDataset", policy: PolicyConfig) 
         if name not in dataset.features:
             raise ConfigError(
                 f"the dataset {dataset.root} has no feature {name}",
-                hint=f"it has: {', '.join(dataset.features)}",
+                hint="say what the policy shall observe, for example "
+                f"policy.observations: [observation.state], and policy.action what it predicts; "
+                f"the dataset has: {', '.join(dataset.features)}",
             )
     if dataset.features[policy.action].dtype in ("image", "video"):
         raise ConfigError(

@@ -104,8 +104,8 @@ def test_left_out_episodes_are_told_at_once_and_in_the_end(tmp_path):
     assert stopped.returncode == 1 and "action of episode 2 is" in stopped.stderr
     done = dp_hub(*words, "--skip-bad", "--workers", "2")
     assert done.returncode == 0
-    assert "left out: episode 2 (episode 2): action of episode 2 is" in done.stderr
-    told = "1 bad episode was left out (also listed in meta/dp_hub.json):\n  2 (episode 2): action"
+    assert "left out: episode 2: action of episode 2 is" in done.stderr
+    told = "1 bad episode was left out (also listed in meta/dp_hub.json):\n  episode 2: action"
     assert told in done.stdout
     assert "3 episodes, 12 frames" in done.stdout
 

@@ -60,7 +60,7 @@ def test_json_holds_everything(arms):
 
 WRONG = [
     (["none"], "there is nothing at none"),
-    ([__file__], "no format recognises"),
+    ([__file__], "format recognises"),
     ([__file__, "--format", "zar"], "there is no converter for 'zar'"),
     ([__file__, "--mapping", "/no/such/folder/m.yaml"], "there is no folder /no/such/folder"),
     ([__file__, "--option", "x"], "--option 'x' is not NAME=VALUE"),
@@ -73,3 +73,18 @@ def test_what_is_wrong_is_a_sentence_without_traceback(words, message):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_comes_next_has_the_same_options(arms):
+    folder, source = arms
+    done = dp_hub("inspect", source, "--format", "arms", "--drop", "/imu.values", path=folder)
+    assert done.returncode == 0 and "/imu.values" not in done.stdout.partition("next:")[0]
+    assert f"{source} --format arms --drop /imu.values --mapping mapping.yaml" in done.stdout
+    wrong = dp_hub("inspect", source, "--format", "arms", "--drop", "/imu.value", path=folder)
+    assert wrong.returncode == 1 and "did you mean `/imu.values`" in wrong.stderr
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path):
+    (tmp_path / "a.mcap").write_bytes(b"")
+    done = dp_hub("inspect", tmp_path / "a.mcap")
+    assert done.returncode == 1 and "a.mcap is empty (0 bytes)" in done.stderr

@@ -121,3 +121,31 @@ def test_only_files_of_this_layout_are_recognised(tmp_path):
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_files_that_cannot_be_read_or_differ_are_left_out_when_asked(tmp_path, workers):
+    folder = tmp_path / "a"
+    written = {n: write_aloha(folder / f"episode_{n}.hdf5", seed=n) for n in range(5)}
+    whole = (folder / "episode_1.hdf5").read_bytes()
+    (folder / "episode_1.hdf5").write_bytes(whole[: len(whole) // 2])
+    (folder / "episode_2.hdf5").write_bytes(b"")
+    write_aloha(folder / "episode_3.hdf5", cameras=("cam_high",))
+    with pytest.raises(DataError, match=r"episode_1.hdf5 is cut short"):
+        convert("aloha", folder, tmp_path / "ds", fps=50)
+    done = convert("aloha", folder, tmp_path / "ds", fps=50, skip_bad=True, workers=workers)
+    assert [one.number for one in done.bad] == [1, 2, 3]
+    for one, reason in zip(done.bad, ("is cut short", "0 bytes", "has no obs"), strict=True):
+        assert f"episode_{one.number}.hdf5" in one.reason and reason in one.reason
+        assert one.label == f"episode {one.number}"
+    kept = np.concatenate([written[n]["action"] for n in (0, 4)])
+    np.testing.assert_array_equal(open_dataset(tmp_path / "ds").column("action"), kept)
+
+
+def test_nothing_is_made_of_files_that_are_all_bad(tmp_path):
+    (tmp_path / "a").mkdir()
+    for n in range(2):
+        (tmp_path / f"a/episode_{n}.hdf5").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"episode_0.hdf5 is not an HDF5 file"):
+        convert("aloha", tmp_path / "a", tmp_path / "ds", fps=50, skip_bad=True)
+    assert not (tmp_path / "ds").exists()

@@ -231,3 +231,16 @@ def test_mutated_videos_are_read_or_refused(tmp_path, times):
             assert str(error)
             seen[1] += 1
     assert sum(seen) == 100 and min(seen) > 0
+
+
+def test_keys_that_were_always_zero_are_read_when_told(tmp_path):
+    write_real(tmp_path, stage=np.zeros(sum(LENGTHS), np.int64))  # zarr 3 stores no chunk of it
+    with pytest.raises(DataError, match="stage has no chunk") as caught:
+        RealZarr().describe(tmp_path)
+    assert "--option missing_chunks=fill" in caught.value.hint
+    source = RealZarr(missing_chunks="fill")
+    assert any(
+        "stage" in note and "read as fill" in note for note in source.describe(tmp_path).notes
+    )
+    first = next(iter(source.recordings(tmp_path)))
+    assert not first.streams["stage"].values.any()

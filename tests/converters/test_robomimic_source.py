@@ -13,6 +13,7 @@ from dp_hub.dataset.episodes_io import episode_rows, open_folder
 from dp_hub.dataset.exporting.hdf5 import export_hdf5
 from dp_hub.dataset.exporting.zarr import export_zarr
 from dp_hub.dataset.features import plan_columns
+from dp_hub.dataset.inspection.inspecting import inspect
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.dataset.writer import DatasetWriter
 from dp_hub.errors import DataError
@@ -284,3 +285,31 @@ def test_pictures_are_read_in_blocks_whatever_the_chunks(tmp_path):
         for part in (slice(0, 9), slice(9, 30), slice(45, 60), slice(3, 3), slice(0, 50, 7)):
             np.testing.assert_array_equal(rows[part], frames[part])
         np.testing.assert_array_equal(np.asarray(rows), frames)
+
+
+def test_files_and_demos_that_cannot_be_read_are_left_out_when_asked(tmp_path):
+    folder = tmp_path / "a"
+    good = write_robomimic(folder / "1.hdf5")
+    write_robomimic(folder / "2.hdf5")
+    write_robomimic(folder / "3.hdf5")
+    whole = (folder / "2.hdf5").read_bytes()
+    (folder / "2.hdf5").write_bytes(whole[: len(whole) // 2])
+    with h5py.File(folder / "3.hdf5", "a") as file:
+        del file["data/demo_1/obs/object"]
+    with pytest.raises(DataError, match=r"2.hdf5 is cut short"):
+        convert("robomimic", folder, tmp_path / "ds")
+    done = convert("robomimic", folder, tmp_path / "ds", skip_bad=True)
+    assert [one.number for one in done.bad] == [3, 5]
+    assert "2.hdf5 is cut short" in done.bad[0].reason
+    assert "data/demo_1 has no obs/object" in done.bad[1].reason
+    assert done.written.n_episodes == 5
+    actions = open_dataset(tmp_path / "ds").column("action")
+    np.testing.assert_array_equal(actions[:5], good["demo_0"]["actions"])
+
+
+def test_what_only_the_simulator_knows_is_not_proposed_as_state(tmp_path):
+    write_robomimic(tmp_path / "1.hdf5")
+    text = inspect(tmp_path / "1.hdf5").mapping
+    state = text.partition("observation.state:")[2].partition("action:")[0]
+    assert "robot0_eef_pos" in state and "- states" not in state
+    assert "#   states: {from: states}" in text

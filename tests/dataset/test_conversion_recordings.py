@@ -47,6 +47,8 @@ def test_the_mapping_and_the_report_are_kept_in_the_dataset(made, streams):
     assert report.to_json() == done.alignment.to_json()
     assert report.episodes == 7
     assert set(report.streams) == {"/joints", "/command"}
+    assert done.origins == {"observation.state": "/joints", "action": "/command"}
+    assert "| `/joints` |" in (made / "out/ds/README.md").read_text()
     assert (made / "out/ds/meta/alignment.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -114,6 +116,12 @@ def test_a_mapping_without_a_rate_takes_the_one_that_is_given(made, streams):
     assert done.written.fps == 5
 
 
+def test_recordings_that_are_all_too_short_are_told(made, streams):
+    (made / "m.yaml").write_text(MAPPING.replace("split: flag", "min_s: 60, split: flag"))
+    with pytest.raises(DataError, match=r"no episodes .* min_s: 60"):
+        convert("made-streams", streams, made / "out/ds", mapping=made / "m.yaml")
+
+
 def test_another_mapping_does_not_go_on(made, streams):
     with pytest.raises(KeyboardInterrupt):
         convert(
@@ -121,7 +129,7 @@ def test_another_mapping_does_not_go_on(made, streams):
             on_progress=interrupt_at(2),
         )  # fmt: skip
     (made / "m.yaml").write_text(MAPPING.replace("wave", "rest"))
-    with pytest.raises(DataError, match="was asked for something else: mapping was"):
+    with pytest.raises(DataError, match=r"else: mapping\.task was 'wave', is 'rest'\n"):
         convert("made-streams", streams, made / "out/ds", mapping=made / "m.yaml")
 
 

@@ -281,3 +281,9 @@ def test_five_times_the_episodes_take_the_same_memory(tmp_path):
         peaks.append(int(out[0]) / 1024)
     assert peaks[0] < 200, peaks
     assert peaks[1] - peaks[0] < 25, peaks
+
+
+def test_a_rate_that_was_taken_by_default_is_told(pusht_first5_zip, tmp_path):
+    told = "the source does not say its frames per second: 10 is taken"
+    assert told in convert("zarr", pusht_first5_zip, tmp_path / "a").source.notes
+    assert told not in convert("zarr", pusht_first5_zip, tmp_path / "b", fps=10).source.notes

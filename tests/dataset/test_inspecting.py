@@ -258,7 +258,42 @@ def test_nothing_and_nothing_known_are_one_sentence(arms, tmp_path):
     with pytest.raises(DataError, match="there is nothing at"):
         inspect(tmp_path / "none")
     (tmp_path / "a.xyz").write_bytes(b"?")
-    with pytest.raises(DataError, match="no format recognises") as caught:
+    with pytest.raises(DataError, match="no installed format recognises") as caught:
         inspect(tmp_path / "a.xyz")
-    assert 'lacks (pip install "third_party[special]")' in caught.value.hint
+    assert 'missing for lacks: pip install "third_party[special]"' in caught.value.hint
     assert recognised_formats(arms)[0] == ["arms"]
+
+
+def stream(name, kind, dtype="float64", shape=(1,), rate_hz=30.0, **more):
+    return StreamFacts(
+        name, kind, dtype, shape, values=300, rate_hz=rate_hz, jitter_s=0.001, **more
+    )
+
+
+def proposal(*streams, source=None, **how):
+    how = {"has_rows": False, "fps": None, "fps_from": None, "looked_at": 1, "options": {}} | how
+    return propose(streams, source or Source({}), title="made", **how)
+
+
+def test_regular_commands_slower_than_the_camera_set_the_rate():
+    camera = stream("cam", "picture", "uint8", (48, 64, 3))
+    text = proposal(camera, stream("joints", "state"), stream("action", "command", rate_hz=10.0))
+    assert "fps: 10  # that of action, 10 Hz" in text
+    rare = stream("action", "command", rate_hz=10.0, gaps=3, longest_s=4.0)
+    assert "fps: 30  # that of cam" in proposal(camera, stream("joints", "state"), rare)
+
+
+def test_a_gripper_of_whole_numbers_is_state_and_a_numbered_stage_may_split():
+    text = proposal(
+        stream("joint", "state"), stream("gripper", "event", "int64"),
+        stream("stage", "event", "int64"),
+    )  # fmt: skip
+    state = text.partition("observation.state:")[2].partition("action:")[0]
+    assert "- joint" in state and "- gripper" in state and "stage" not in state
+    assert "# episodes: {split: change, stream: stage" in text
+
+
+def test_a_rate_that_has_to_be_given_is_said_to_be():
+    source = Source({}, fps_hint="the robot has 50 Hz: --fps 50")
+    text = proposal(stream("state", "state", rate_hz=None), has_rows=True, source=source)
+    assert "# fps: 10  # has to be given: the robot has 50 Hz: --fps 50" in text

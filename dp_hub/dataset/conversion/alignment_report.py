@@ -110,6 +110,7 @@ def _cells(name: str, one: StreamReport) -> tuple[str, ...]:
 
 
 def _ms(seconds: float) -> str:
+    seconds = round(seconds, 4) + 0.0  # not -0.0
     return f"{1000 * seconds:,.1f}" if abs(seconds) < 1 else f"{1000 * seconds:,.0f}"
 
 

@@ -43,6 +43,12 @@ class BadEpisode:
     source: str
     reason: str
 
+    @property
+    def label(self) -> str:
+        """Which one, for people: ``episode 2``, or ``2 (take_2)``."""
+        plain = self.source in (f"episode {self.number}", f"recording {self.number}")
+        return self.source if plain else f"{self.number} ({self.source})"
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -23,6 +23,9 @@ from dp_hub.files import discard, remove_folder, write_atomic
 log = logging.getLogger(__name__)
 
 
+_MOST_TOLD = 5  # settings that have changed
+
+
 class StoppedError(DataError):
     """The work was ended from outside, not by its source; what is committed is kept."""
 
@@ -35,6 +38,16 @@ def signature(source: Path) -> dict[str, list[int]]:
         for path in paths
         for status in [os.stat(path)]
     }
+
+
+def _differences(place: str, was: Any, now: Any) -> Iterator[str]:
+    """What is not the same in two settings, with its place: ``mapping.fps was 30, is 20``."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*now, *(key for key in was if key not in now)]:
+            inner = f"{place}.{key}" if place else str(key)
+            yield from _differences(inner, was.get(key), now.get(key))
+    elif was != now:
+        yield f"{place} was {was!r}, is {now!r}"
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,10 @@ class Request:
         before = self._read_request()
         restart = f"remove {self.work} to start again"
         if before.get("settings") != json.loads(json.dumps(self.settings)):
-            was = before.get("settings") or {}
-            changed = [k for k, v in self.settings.items() if was.get(k) != v] or ["settings"]
-            seen = ", ".join(
-                f"{k} was {was.get(k)!r}, is {self.settings.get(k)!r}" for k in changed
-            )
+            was, now = before.get("settings") or {}, json.loads(json.dumps(self.settings))
+            changed = list(_differences("", was, now))
+            more = f" and {len(changed) - _MOST_TOLD} more" if len(changed) > _MOST_TOLD else ""
+            seen = ", ".join(changed[:_MOST_TOLD] or ["settings"]) + more
             raise DataError(
                 f"an interrupted conversion to {self.target} was asked for something else: {seen}",
                 hint=f"ask for the same to continue it, or {restart}",

@@ -159,10 +159,14 @@ def _columns(job: Job) -> tuple[list[Column], Iterable[Found | Bad | Ended] | No
 def _nothing_left(job: Job, bad: Sequence[BadEpisode]) -> DataError:
     source = job.request.settings["source"]
     if not bad:
-        mapping = job.request.settings["mapping"] or {}
-        least = mapping.get("episodes", {}).get("min_s")
-        hint = f"the mapping leaves out what is shorter than min_s, {least:g} s" if least else None
-        return DataError(f"{source} holds no episodes", hint=hint)
+        split = (job.request.settings["mapping"] or {}).get("episodes")
+        if not split:
+            return DataError(f"{source} holds no episodes")
+        told = ", ".join(f"{key}: {value}" for key, value in split.items())
+        return DataError(
+            f"no episodes come of {source} with episodes: {{{told}}} in the mapping",
+            hint="are all shorter than min_s, or is nothing as `split` asks for?",
+        )
     return DataError(
         f"none of the episodes of {source} can be converted; the first, {bad[0].source}: "
         f"{bad[0].reason}"
@@ -266,8 +270,7 @@ class Tally:
             again = outcome.episode.encoded_again
         elif isinstance(outcome, Bad):
             bad = outcome.episode
-            noun = "recording" if self._job.has_recordings else "episode"
-            log.warning("left out: %s %d (%s): %s", noun, bad.number, bad.source, bad.reason)
+            log.warning("left out: %s: %s", bad.label, bad.reason)
         else:
             report = outcome.report
         entry = Entry(self.place, self._n_episodes, bad, report, again)

@@ -5,7 +5,7 @@ recordings; of rows the first episode.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -17,6 +17,7 @@ import numpy as np
 from dp_hub.dataset.conversion.format_list import GROUP, install_line
 from dp_hub.dataset.conversion.formats import format_names, load_converter, missing_library_told
 from dp_hub.dataset.conversion.source import has_recordings
+from dp_hub.dataset.features import check_known_keys
 from dp_hub.dataset.inspection.proposing import propose
 from dp_hub.dataset.inspection.stream_facts import StreamFacts, StreamMeter, numbers_range
 from dp_hub.errors import DataError
@@ -46,6 +47,7 @@ class Inspection:
         notes: what the format has to say.
         missing: by format that was not asked as its library is not installed, what installs it.
         mapping: a mapping file that suits it, YAML; "" if no feature can be made of it.
+        fps_hint: why a conversion needs to be told the rate, if it does.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
     missing: Mapping[str, str] | None = None
     mapping: str = ""
+    fps_hint: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
@@ -72,7 +75,11 @@ class Inspection:
 
 
 def inspect(
-    path: str | Path, *, format_name: str | None = None, options: dict[str, Any] | None = None
+    path: str | Path,
+    *,
+    format_name: str | None = None,
+    options: dict[str, Any] | None = None,
+    drop: Collection[str] = (),
 ) -> Inspection:
     """Look at a source.
 
@@ -80,6 +87,7 @@ def inspect(
         path: where it is.
         format_name: an installed format; default: the one that recognises it.
         options: the format's own.
+        drop: keys or streams that are not looked at.
     Raises:
         DataError: there is nothing, no format recognises it, several do, or it does not hold
             together.
@@ -87,6 +95,8 @@ def inspect(
     path = Path(path)
     if not path.exists():
         raise DataError(f"there is nothing at {path}")
+    if path.is_file() and not path.stat().st_size:
+        raise DataError(f"{path} is empty (0 bytes)", hint="copy the recording again")
     missing: dict[str, str] = {}
     if format_name is None:
         found, missing = recognised_formats(path)
@@ -94,13 +104,15 @@ def inspect(
     converter: Any = load_converter(format_name, options)
     with missing_library_told(format_name):
         source = converter.describe(path)
+        check_known_keys(drop, source.dtypes)
         if has_recordings(converter):
-            with closing(converter.recordings(path)) as recordings:
+            only = set(source.dtypes).difference(drop) if drop else None
+            with closing(converter.recordings(path, only=only)) as recordings:
                 seen = _streams(path, format_name, source, recordings)
         else:
-            with closing(converter.episodes(path)) as episodes:
+            with closing(converter.episodes(path, drop=frozenset(drop))) as episodes:
                 seen = _rows(path, format_name, source, next(episodes, None))
-    seen = replace(seen, missing=missing)
+    seen = replace(seen, missing=missing, fps_hint=None if seen.fps else source.fps_hint)
     text = propose(
         seen.streams,
         source,
@@ -147,12 +159,21 @@ def _the_one(path: Path, found: list[str], missing: Mapping[str, str]) -> str:
             f"{path} looks like {' and like '.join(found)}",
             hint=f"say which it is: --format {found[0]}",
         )
-    installs = "; ".join(f"{name} ({line})" for name, line in missing.items())
     names = ", ".join(name for name in format_names() if name not in missing)
-    more = f"; not asked, as their libraries are not installed: {installs}" if missing else ""
+    installs = "; ".join(f"for {names}: {line}" for line, names in by_install(missing).items())
     raise DataError(
-        f"no format recognises {path}", hint=f"asked were {names}{more}; or say --format NAME"
+        f"no {'installed ' if missing else ''}format recognises {path}",
+        hint=f"asked were {names}; or say --format NAME"
+        + (f". Libraries are missing {installs}" if missing else ""),
     )
+
+
+def by_install(missing: Mapping[str, str]) -> dict[str, str]:
+    """Names of formats that were not asked, by the line that installs what they need."""
+    lines: dict[str, list[str]] = {}
+    for name, line in missing.items():
+        lines.setdefault(line, []).append(name)
+    return {line: ", ".join(names) for line, names in lines.items()}
 
 
 def _streams(

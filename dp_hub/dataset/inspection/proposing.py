@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import yaml
 
 from dp_hub.config import build
@@ -29,8 +30,10 @@ from dp_hub.replay.source import Source
 
 _ROUND_HZ = (1, 2, 3, 4, 5, 6, 8, 10, 12, 12.5, 15, 20, 24, 25, 30, 40, 50, 60, 90, 100, 120, 200,
              250, 500, 1000)  # fmt: skip
+_SIMULATOR = ("states",)  # all that a simulator knows, beside what the robot observes
 _MOST_SILENT_S = 5.0  # a command that was given so long ago may still hold
 _MOST_NAMES = 100
+_STEADY = 0.2  # jitter of a steady stream, in its periods
 _NEAR = 0.03  # a rate this close to a round one is that
 _ACTIONS = re.compile(r"(^|[/._])(actions?)$", re.IGNORECASE)
 _STATES = re.compile(
@@ -42,6 +45,7 @@ _NO_STATES = re.compile(
     r"camera_info|rosout|index|n_contacts|stage|demo_start|demo_end|action",
     re.IGNORECASE,
 )
+_GRIPPERS = re.compile(r"grip", re.IGNORECASE)
 _SPLITS = re.compile(r"episode|record|stage|phase|active|running", re.IGNORECASE)
 
 
@@ -86,7 +90,7 @@ def propose(
     rest += [s for s in streams if s not in usable]
     text = "\n".join([
         f"# Proposed by dp-hub inspect for {one_line(title)}: a guess, to be read through.",
-        *(_rows_rate(fps, fps_from) if has_rows else _streams_rate(used)),
+        *(_rows_rate(fps, fps_from, source.fps_hint) if has_rows else _streams_rate(used)),
         *_task(source),
         *([f"options: {in_quotes(dict(options))}"] if options else []),
         *([] if has_rows else _episodes(streams)),
@@ -116,9 +120,11 @@ def _ntsc(rate_hz: float) -> float | None:
     return next((rate for rate in rates if abs(rate - rate_hz) < 1e-4 * rate), None)
 
 
-def _rows_rate(fps: float | None, fps_from: str | None) -> list[str]:
+def _rows_rate(fps: float | None, fps_from: str | None, hint: str | None) -> list[str]:
+    if fps is None and hint:
+        return [f"# fps: 10  # has to be given: {one_line(hint)}"]
     if fps is None:
-        return ["# fps: 10  # the source does not say; rows are taken as they are"]
+        return ["# fps: 10  # the source does not say, so 10 is taken; rows stay as they are"]
     if fps_from == "the source":
         return [f"fps: {fps:g}  # as the source says"]
     rate = _ntsc(fps) or round_rate(fps)
@@ -126,10 +132,11 @@ def _rows_rate(fps: float | None, fps_from: str | None) -> list[str]:
 
 
 def _streams_rate(streams: Sequence[StreamFacts]) -> list[str]:
-    """The slowest camera's, or below the slowest of the other streams that are used."""
+    """The slowest camera's or steady command's; without cameras below the slowest state's."""
     cameras = [s for s in streams if s.is_picture and s.rate_hz]
     if cameras:
-        slowest = min(cameras, key=lambda s: s.rate_hz or 0)
+        commands = [s for s in streams if s.kind == "command" and _is_steady(s)]
+        slowest = min([*cameras, *commands], key=lambda s: s.rate_hz or 0)
         rate = round_rate(slowest.rate_hz or 1)
         return [f"fps: {rate:g}  # that of {one_line(slowest.name)}, {slowest.rate_hz:.4g} Hz"]
     states = [s for s in streams if s.kind == "state" and s.rate_hz]
@@ -138,6 +145,11 @@ def _streams_rate(streams: Sequence[StreamFacts]) -> list[str]:
     slowest = min(states, key=lambda s: s.rate_hz or 0)
     rate = round_rate(slowest.rate_hz or 1, below=True)
     return [f"fps: {rate:g}  # {one_line(slowest.name)} has {slowest.rate_hz:.4g} Hz"]
+
+
+def _is_steady(s: StreamFacts) -> bool:
+    """Whether values come regularly: steps between them would only repeat them."""
+    return bool(s.rate_hz) and not s.gaps and (s.jitter_s or 0) * (s.rate_hz or 0) < _STEADY
 
 
 def _task(source: Source) -> list[str]:
@@ -152,7 +164,8 @@ def _task(source: Source) -> list[str]:
 def _episodes(streams: Sequence[StreamFacts]) -> list[str]:
     lines = ["episodes: {split: recording, min_s: 1.0}  # or gap, change, flag"]
     for s in streams:
-        if s.kind == "event" and _SPLITS.search(s.name) and s.shape in ((), (1,)):
+        steady = np.dtype(s.dtype).kind == "f"
+        if not steady and _SPLITS.search(s.name) and s.shape in ((), (1,)):
             how = "flag" if s.dtype == "bool" else "change"
             lines.append(f"# episodes: {{split: {how}, stream: {quoted(s.name)}, min_s: 1.0}}")
     if any(s.kind != "event" and (s.longest_s or 0) > 5 for s in streams):
@@ -162,7 +175,7 @@ def _episodes(streams: Sequence[StreamFacts]) -> list[str]:
 
 def _stream_lines(streams: Sequence[StreamFacts]) -> tuple[list[_Line], list[StreamFacts]]:
     cameras = [s for s in streams if s.is_picture]
-    numbers = [s for s in streams if s.is_numbers and s.kind == "state" and s.rate_hz]
+    numbers = [s for s in streams if s.is_numbers and _is_state(s) and s.rate_hz]
     commands = [s for s in streams if s.is_numbers and s.kind == "command" and s.values >= 10]
     states = _states(numbers)
     lines = [_joined("observation.state", states)] if states else []
@@ -183,7 +196,10 @@ def _rows_lines(
     streams: Sequence[StreamFacts], source: Source
 ) -> tuple[list[_Line], list[StreamFacts]]:
     names: dict[str, str] = {}
+    observed = any(name.startswith("observation.") for name in source.features.values())
     for s in streams:
+        if observed and s.name not in source.features and s.name in _SIMULATOR:
+            continue
         if s.is_picture or (s.kind == "picture" and s.is_numeric) or s.is_numbers:
             usual = plan_feature_name(s.name, picture=s.kind == "picture")
             names[s.name] = source.features.get(s.name, usual)
@@ -205,6 +221,11 @@ def _rows_lines(
     if "action" not in features and "observation.state" in features:
         lines.append(_next())
     return _distinct(lines), [s for s in streams if s.name not in names]
+
+
+def _is_state(s: StreamFacts) -> bool:
+    """Whole numbers and truths are events to many formats, also those of a gripper."""
+    return s.kind == "state" or (s.kind == "event" and bool(_GRIPPERS.search(s.name)))
 
 
 def _states(numbers: Sequence[StreamFacts]) -> list[StreamFacts]:
@@ -275,6 +296,8 @@ def _left_out(streams: Sequence[StreamFacts]) -> list[str]:
         return []
     lines = ["# What is not used:"]
     for s in streams:
+        if 0 in s.shape:
+            continue
         name = key_word(plain_name(s.name).lstrip("."))
         lines.append(f"#   {name}: {{from: {quoted(s.name)}}}  # {_about(s)}")
     return lines
@@ -282,7 +305,7 @@ def _left_out(streams: Sequence[StreamFacts]) -> list[str]:
 
 def _about(s: StreamFacts) -> str:
     shape = "x".join(map(str, s.shape)) or "1"
-    words = [f"{s.dtype} {shape}"]
+    words = [f"{s.type_name} {shape}"]
     if s.rate_hz and s.kind != "event":
         words.append(f"{s.rate_hz:.4g} Hz")
     if s.kind in ("command", "event"):
@@ -293,7 +316,7 @@ def _about(s: StreamFacts) -> str:
         words.append(" ".join(s.names))
     grippers = [i for i, name in enumerate(s.names) if "grip" in name.lower()]
     if grippers:
-        words.append(f"gripper: [{grippers[0]}]")
+        words.append(f"gripper: {', '.join(f'[{i}]' for i in grippers)}")
     joints = re.search(r"joint|qpos|position|angle", s.name, re.I) and not _NO_STATES.search(s.name)
     if joints and s.high is not None and s.low is not None and max(s.high, -s.low) > 2 * math.pi:
         words.append(f"values from {s.low:.4g} to {s.high:.4g}: degrees? (degrees: to_rad)")

@@ -57,6 +57,11 @@ class StreamFacts:
     high: float | None = None
 
     @property
+    def type_name(self) -> str:
+        """The type, for people."""
+        return "text" if self.dtype.startswith(("object", "str")) else self.dtype
+
+    @property
     def is_picture(self) -> bool:
         """Pictures that a dataset can hold."""
         return len(self.shape) == 3 and self.kind == "picture" and self.dtype == "uint8"
