@@ -44,23 +44,30 @@ class Found:
         dtypes: numpy's name of the type, by key; ``object`` for what is not numbers.
         shapes: of one step, by key.
         problems: why a key cannot be converted, where it cannot.
+        bad: by episode, the problems that are its own.
     """
 
     dtypes: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     problems: dict[str, DataError] = field(default_factory=dict)
+    bad: dict[str, dict[str, DataError]] = field(default_factory=dict)
     _first: str = ""
 
     def add(
         self, where: str, arrays: Mapping[str, Shown], rows: Mapping[str, Collection[int]]
-    ) -> None:
-        """Take an episode in: what its arrays are, and how many rows each may have."""
+    ) -> bool:
+        """Take an episode in: what its arrays are, and how many rows each may have.
+
+        Returns:
+            Whether it is as it has to be; another one just like it need not be taken in.
+        """
         first = not self._first
         self._first = self._first or where
         for key, array in arrays.items():
             dtype, shape = array.dtype, array.shape
             if not shape or shape[0] not in rows[key]:
                 self._problem(
+                    where,
                     key,
                     f"{where}/{key} is {shape}, not one row for each of the {min(rows[key])} steps",
                 )
@@ -68,27 +75,31 @@ class Found:
                 self.dtypes[key], self.shapes[key] = dtype, shape[1:]
             elif key not in self.dtypes:
                 self.dtypes[key], self.shapes[key] = dtype, shape[1:]
-                self._problem(key, f"{where} has {key}, {self._first} has not")
+                self._problem(where, key, f"{where} has {key}, {self._first} has not")
             elif (dtype, shape[1:]) != (self.dtypes[key], self.shapes[key]):
                 self._problem(
+                    where,
                     key,
                     f"{where}/{key} is {dtype} {shape[1:]} per step, in {self._first} it is "
                     f"{self.dtypes[key]} {self.shapes[key]}",
                 )
         for key in self.dtypes.keys() - arrays.keys():
-            self._problem(key, f"{where} has no {key}, {self._first} has")
+            self._problem(where, key, f"{where} has no {key}, {self._first} has")
+        return where not in self.bad
 
-    def check(self, drop: Collection[str]) -> None:
-        """Raises DataError if a key that is not dropped cannot be converted."""
-        for key, problem in self.problems.items():
+    def check(self, drop: Collection[str], where: str | None = None) -> None:
+        """Raises DataError if a key that is not dropped cannot be converted, in one episode or
+        any."""
+        problems = self.problems if where is None else self.bad.get(where, {})
+        for key, problem in problems.items():
             if key not in drop:
-                raise problem
+                raise DataError(problem.message, hint=problem.hint)
 
     def notes(self) -> tuple[str, ...]:
         """The problems, to be told before they stop a conversion."""
         return tuple(f"{error.message}: --drop {key}" for key, error in self.problems.items())
 
-    def _problem(self, key: str, message: str) -> None:
-        self.problems.setdefault(
-            key, DataError(message, hint=f"mend it, or leave it out with --drop {key}")
-        )
+    def _problem(self, where: str, key: str, message: str) -> None:
+        error = DataError(message, hint=f"mend it, or leave it out with --drop {key}")
+        self.problems.setdefault(key, error)
+        self.bad.setdefault(where, {}).setdefault(key, error)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dp_hub_converters.hdf5.files import AGAIN, natural
+from dp_hub_converters.hdf5.damage import AGAIN
 from dp_hub_converters.hdf5.found import Shown
 from dp_hub_converters.hdf5.minari_sets import Leaf, MinariSet, read_json, space_at, space_shape
 from dp_hub_converters.hdf5.pictures import Encoded
+from dp_hub_converters.shared.natural import natural
 
 from dp_hub.errors import DataError
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dp_hub_converters.hdf5.files import AGAIN, natural
+from dp_hub_converters.hdf5.damage import AGAIN
 from dp_hub_converters.hdf5.found import Shown
+from dp_hub_converters.shared.natural import natural
 
 from dp_hub.errors import DataError
 
