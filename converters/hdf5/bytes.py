@@ -9,7 +9,6 @@ import atexit
 import fcntl
 import gc
 import io
-import mmap
 import os
 import re
 import weakref
@@ -25,6 +24,7 @@ _METADATA_BYTES = 1 << 16  # reads that are longer are of arrays
 _HEADER_BYTES = 16  # of a heap, and of each object in it
 _MAX_HEAP_BYTES = 1 << 30
 _MAX_CHECKED_BYTES = 1 << 26
+_BLOCK_BYTES, _OVERLAP_BYTES = 1 << 22, 64  # more than the longest pattern has
 _open: "weakref.WeakSet[FileBytes]" = weakref.WeakSet()
 
 
@@ -87,13 +87,13 @@ class FileBytes(io.RawIOBase):
             if collecting:
                 gc.enable()
 
-    def check_heaps(self, data: bytes | mmap.mmap, at: int) -> None:
+    def check_heaps(self, data: bytes, at: int) -> None:
         """Whether heaps in bytes that lie at ``at`` can be walked. Raises OSError if not."""
         found = -1
         while (found := data.find(_HEAP, found + 1)) >= 0:
             self._check_heap(at + found)
 
-    def check_texts(self, data: bytes | mmap.mmap) -> None:
+    def check_texts(self, data: bytes) -> None:
         """Whether texts are of lengths that the file can hold. Raises OSError if not."""
         for found in _TEXT.finditer(data):
             if int.from_bytes(found[1], "little") > os.fstat(self._descriptor).st_size:
@@ -150,8 +150,9 @@ def is_harmless(path: Path) -> bool:
             size = source.facts().st_size
             if not 0 < size <= _MAX_CHECKED_BYTES:
                 return False
-            with mmap.mmap(source.fileno(), size, prot=mmap.PROT_READ) as data:
-                source.check_heaps(data, 0)
+            for at in range(0, size, _BLOCK_BYTES):
+                data = os.pread(source.fileno(), _BLOCK_BYTES + _OVERLAP_BYTES, at)
+                source.check_heaps(data, at)
                 source.check_texts(data)
             return True
         finally:

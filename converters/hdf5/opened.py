@@ -4,7 +4,6 @@ import math
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -62,14 +61,14 @@ class Opened:
         if "source" in self.__dict__:
             self.source.close()
 
-    def numbers(self, group: str, kind: Kind, offset: int = -1, array: Any = None) -> np.ndarray:
+    def numbers(self, group: str, kind: Kind, offset: int = -1, *, key: str = "") -> np.ndarray:
         """All of an array.
 
         Args:
             group: which one it is in.
             kind: of it.
             offset: where its bytes are, as `dp_hub_converters.hdf5.walk.Arrays` has it.
-            array: it, if it is open.
+            key: what an episode calls it, if not by its name.
         Raises:
             DataError: as `read_numbers`.
         """
@@ -77,8 +76,7 @@ class Opened:
             return self.bytes_at(group, kind, offset)
         name = f"{group}/{kind.key}" if group else kind.key
         with damage_told(f"{self.path}: {name}"):
-            found = h5py.Dataset(array) if array is not None else self.file[name]
-            return read_numbers(found, f"{self.path}: {name}", kind.key)
+            return read_numbers(self.file[name], f"{self.path}: {name}", key or kind.key)
 
     def bytes_at(
         self, group: str, kind: Kind, offset: int, start: int = 0, stop: int | None = None

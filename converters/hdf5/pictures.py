@@ -46,13 +46,22 @@ class Rows:
         kind: what the array is, which it must be still.
         offset: where its bytes are, as `dp_hub_converters.hdf5.walk.Arrays` has it.
         count: of its rows, from the first; default: all.
+        key: what an episode calls it, if not by its name.
     """
 
     def __init__(
-        self, opened: Opened, group: str, kind: Kind, offset: int = -1, count: int | None = None
+        self,
+        opened: Opened,
+        group: str,
+        kind: Kind,
+        offset: int = -1,
+        *,
+        count: int | None = None,
+        key: str = "",
     ) -> None:
         self._file, self._group, self._kind, self._offset = opened, group, kind, offset
         self._name = f"{group}/{kind.key}" if group else kind.key
+        self._key = key or kind.key
         self.shape = (kind.shape[0] if count is None else count, *kind.shape[1:])
         self.dtype, self.ndim = kind.dtype, len(kind.shape)
         self._array: h5py.Dataset | None = None
@@ -90,7 +99,7 @@ class Rows:
             if array.shape[1:] != self.shape[1:] or len(array) < len(self):
                 raise DataError(f"{where} has changed since it was looked at")
             check = check_readable if self.dtype.kind in "biuf" else check_stored
-            check(array, where, self._kind.key)
+            check(array, where, self._key)
             self._array = array
         return self._array
 
