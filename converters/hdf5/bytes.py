@@ -109,7 +109,7 @@ class FileBytes(io.RawIOBase):
 
     def read_at(self, offset: int, values: np.ndarray) -> None:
         """Fill an array with the bytes from ``offset`` on. Raises OSError if there are too few."""
-        left = memoryview(values.reshape(-1).view(np.uint8))  # of an array of its own, never a copy
+        left = values.reshape(-1).view(np.uint8).data  # never of a copy: it was made whole
         while len(left):
             n = os.preadv(self._descriptor, [left], offset)
             if not n:

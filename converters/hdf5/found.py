@@ -52,6 +52,7 @@ class Found:
     problems: dict[str, DataError] = field(default_factory=dict)
     bad: dict[str, dict[str, DataError]] = field(default_factory=dict)
     _first: str = ""
+    _in_first: frozenset[str] = frozenset()
 
     def add(
         self, where: str, arrays: Mapping[str, Shown], rows: Mapping[str, Collection[int]]
@@ -62,7 +63,8 @@ class Found:
             Whether it is as it has to be; another one just like it need not be taken in.
         """
         first = not self._first
-        self._first = self._first or where
+        if first:
+            self._first, self._in_first = where, frozenset(arrays)
         for key, array in arrays.items():
             dtype, shape = array.dtype, array.shape
             if not shape or shape[0] not in rows[key]:
@@ -83,7 +85,7 @@ class Found:
                     f"{where}/{key} is {dtype} {shape[1:]} per step, in {self._first} it is "
                     f"{self.dtypes[key]} {self.shapes[key]}",
                 )
-        for key in self.dtypes.keys() - arrays.keys():
+        for key in sorted(self._in_first - arrays.keys()):
             self._problem(where, key, f"{where} has no {key}, {self._first} has")
         return where not in self.bad
 

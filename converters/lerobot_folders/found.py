@@ -109,8 +109,8 @@ def _find_rows(found: Found, *, skip: bool) -> None:
     off_s = max((rows.off_s for rows in found.rows.values()), default=0.0)
     if off_s > _OFF_S:
         found.notes.append(
-            f"timestamps are up to {off_s:.4g} s off the {found.meta.fps:g} Hz grid; frames are taken as "
-            f"1/{found.meta.fps:g} s apart"
+            f"timestamps are up to {off_s:.4g} s off the {found.meta.fps:g} Hz grid; frames are "
+            f"taken as 1/{found.meta.fps:g} s apart"
         )
     if found.several_tasks:
         n = sum(len(rows.tasks) > 1 for rows in found.rows.values())
