@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def open_hdf5(path: Path, *, many: bool = False) -> h5py.File:
 
     Args:
         path: of the file.
-        many: there may be many small things in it, all of which will be read.
+        many: there may be many small things in it, all of which will be looked at. It has to be
+            closed then: the library takes what is written to a file that is still open for what
+            was there before.
     Raises:
         DataError: there is none, or none that can be read.
     """
@@ -67,12 +70,22 @@ def open_hdf5(path: Path, *, many: bool = False) -> h5py.File:
         raise DataError(f"there is no file {path}")
     with damage_told(path):
         try:
-            return h5py.File(path if many and is_harmless(path) else FileBytes(path), "r")
+            return _opened(path if many and is_harmless(path) else FileBytes(path))
         except DAMAGE:
             if h5py.is_hdf5(path):
                 raise
     size = path.stat().st_size
     raise DataError(f"{path} is not an HDF5 file ({size} bytes)", hint=AGAIN)
+
+
+def _opened(source: Path | FileBytes) -> h5py.File:
+    """As ``h5py.File(source, "r")``, in less than half the time."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    name = os.fsencode(source) if isinstance(source, Path) else repr(source).encode()
+    if isinstance(source, FileBytes):
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, source)
+    return h5py.File(h5py.h5f.open(name, h5py.h5f.ACC_RDONLY, access))
 
 
 def arrays_below(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
@@ -241,7 +254,7 @@ def attribute(node: Any, name: str) -> Any:
     shape, dtype = found.shape, found.dtype
     if math.prod(shape or ()) > _MAX_FACT_NUMBERS:
         return None
-    if dtype.kind not in "iuf" or not found.get_storage_size():
+    if dtype.kind not in "biuf" or not found.get_storage_size():
         return node.attrs[name]
     values = np.empty(shape, dtype)  # most are numbers, and few calls are enough for those
     found.read(values)

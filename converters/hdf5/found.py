@@ -1,12 +1,20 @@
 """What the episodes of HDF5 files hold: the same keys, of the same shapes and types, in all."""
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dp_hub.errors import DataError
 
 _MIN_PX = 8
+
+
+@functools.lru_cache(64)  # numpy makes the name anew each time
+def _name(dtype: np.dtype) -> str:
+    return str(dtype.name) if dtype.kind in "biuf" else "object"
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,7 @@ class Shown:
     @classmethod
     def of(cls, array: Any) -> "Shown":
         """That of an array of the file or of pictures."""
-        dtype = array.dtype
-        return cls(dtype.name if dtype.kind in "biuf" else "object", tuple(array.shape))
+        return cls(_name(array.dtype), tuple(array.shape))
 
     @property
     def are_pictures(self) -> bool:

@@ -24,15 +24,16 @@ def episode_names(one: MinariSet) -> list[str]:
 
 def reader(one: MinariSet) -> Callable[[str], tuple[dict[str, Leaf], dict[str, Any]]]:
     """What gives the arrays and the facts of an episode, by its name."""
-    opened, spaces, walk = Opened(one.root / HDF5_NAME, many=True), one.spaces, Walk()
+    opened, spaces, walk = Opened(one.root / HDF5_NAME), one.spaces, Walk()
 
     def read(name: str) -> tuple[dict[str, Leaf], dict[str, Any]]:
         with damage_told(f"{opened.path}: {name}"):
             group = group_at(opened.file, name, opened.path)
             leaves = {}
-            for kind, offset in walk.arrays(group, f"{opened.path}: {name}"):
-                key = _plain_key(kind.key)
-                leaves[key] = _leaf(opened, name, key, kind, offset, space_at(spaces, key))
+            for place, node in walk.below(group, f"{opened.path}: {name}"):
+                key = _plain_key(place)
+                found = (*walk.look(place, node), node)
+                leaves[key] = _leaf(opened, name, key, found, space_at(spaces, key))
             return leaves, facts_of(group)[0]
 
     return read
@@ -47,10 +48,10 @@ def _leaf(
     opened: Opened,
     name: str,
     key: str,
-    kind: Kind,
-    offset: int,
+    found: tuple[Kind, int, Any],
     space: Mapping[str, Any] | None,
 ) -> Leaf:
+    kind, offset, node = found
     rows = len(kind.shape) and kind.shape[0]
     if h5py.check_string_dtype(kind.dtype) and len(kind.shape) == 1:
         shown = Shown("object", kind.shape)
@@ -59,10 +60,14 @@ def _leaf(
         some = Rows(opened, name, kind, offset, key=key)
         pictures = Encoded(encoded_rows(some), rows, f"{opened.path}: {name}/{kind.key}")
         return Leaf(Shown.of(pictures), pictures.first)
+
+    def read(count: int) -> np.ndarray:
+        return opened.numbers(name, kind, offset, key=key, array=node)[:count]
+
     shown = Shown.of(kind)
     if is_pictures(kind):
         return Leaf(shown, lambda count: Rows(opened, name, kind, offset, count=count, key=key))
-    return Leaf(shown, lambda count: opened.numbers(name, kind, offset, key=key)[:count])
+    return Leaf(shown, read)
 
 
 def _texts(opened: Opened, name: str, key: str, count: int) -> list[str]:

@@ -4,6 +4,7 @@ import math
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,11 +31,10 @@ class Opened:
     Args:
         path: of it.
         stamp: as it was looked at; a file that is another one by now is refused.
-        many: as `open_hdf5`.
     """
 
-    def __init__(self, path: Path, stamp: Stamp | None = None, *, many: bool = False) -> None:
-        self.path, self._stamp, self._many = path, stamp, many
+    def __init__(self, path: Path, stamp: Stamp | None = None) -> None:
+        self.path, self._stamp = path, stamp
 
     @cached_property
     def source(self) -> FileBytes:
@@ -52,16 +52,17 @@ class Opened:
     def file(self) -> h5py.File:
         """It, for the library's calls. Raises DataError as `open_hdf5`."""
         self.check_unchanged()
-        return open_hdf5(self.path, many=self._many)
+        return open_hdf5(self.path)
 
     def close(self) -> None:
         """Nothing is to be read any more."""
         if "file" in self.__dict__:
-            self.file.close()
-        if "source" in self.__dict__:
-            self.source.close()
+            self.__dict__.pop("file").close()
+        self.__dict__.pop("source", None)
 
-    def numbers(self, group: str, kind: Kind, offset: int = -1, *, key: str = "") -> np.ndarray:
+    def numbers(
+        self, group: str, kind: Kind, offset: int = -1, *, key: str = "", array: Any = None
+    ) -> np.ndarray:
         """All of an array.
 
         Args:
@@ -69,6 +70,7 @@ class Opened:
             kind: of it.
             offset: where its bytes are, as `dp_hub_converters.hdf5.walk.Arrays` has it.
             key: what an episode calls it, if not by its name.
+            array: it (`h5py.h5d.DatasetID`), if it is open.
         Raises:
             DataError: as `read_numbers`.
         """
@@ -76,7 +78,8 @@ class Opened:
             return self.bytes_at(group, kind, offset)
         name = f"{group}/{kind.key}" if group else kind.key
         with damage_told(f"{self.path}: {name}"):
-            return read_numbers(self.file[name], f"{self.path}: {name}", key or kind.key)
+            found = self.file[name] if array is None else h5py.Dataset(array)
+            return read_numbers(found, f"{self.path}: {name}", key or kind.key)
 
     def bytes_at(
         self, group: str, kind: Kind, offset: int, start: int = 0, stop: int | None = None
@@ -109,5 +112,5 @@ class LastOpened:
     def at(self, path: Path, stamp: Stamp) -> Opened:
         """A file as it was looked at."""
         if self._opened is None or self._opened.path != path:
-            self._opened = Opened(path, stamp, many=True)
+            self._opened = Opened(path, stamp)
         return self._opened
