@@ -8,8 +8,8 @@ video   A LeRobot dataset whose videos have frames that depend on later ones (wh
         with the same settings in one process on the same cores, without turning frames into RGB,
         hashing or measuring anything; and the ffmpeg program, if there is one.
 copy    The same dataset with videos that can be copied, beside reading and writing the files.
-small   Many small episodes, as a zarr replay buffer and as HDF5, beside the writer alone, which is
-        given the same arrays from memory.
+small   Many small episodes in every format of rows, beside the writer alone, which is given the
+        same episodes from memory.
 memory  A source of many gigabytes of pictures, made while it is read; the peak of all processes.
 
 Every run is a process of its own, and what is compared runs in turns, so that a busy machine is
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=4, help="episodes, video and copy")
     parser.add_argument("--times", type=int, default=10, help="copy: the same episodes again")
     parser.add_argument("--episodes", type=int, default=1000, help="small")
+    parser.add_argument("--formats", nargs="*", help="small: these only")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="memory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -98,10 +99,12 @@ def small(folder: Path, options: argparse.Namespace) -> Any:
     """Many small episodes."""
     yield "| episodes | who | episodes/s | of the writer's | episodes/CPU-s | of the writer's |"
     yield "|---|---|---|---|---|---|"
-    for format_name, size in (("zarr", 0), ("robomimic", 0), ("zarr", 32)):
-        source = (
-            folder / f"small_{format_name}_{size}.{'zarr' if format_name == 'zarr' else 'hdf5'}"
-        )
+    plain = [(name, 0) for name in MAKERS]
+    for format_name, size in [*plain, ("zarr", 32), ("robomimic", 32)]:
+        if options.formats and format_name not in options.formats:
+            continue
+        suffix = {"zarr": ".zarr", "robomimic": ".hdf5"}.get(format_name, "")
+        source = folder / f"small_{format_name}_{size}{suffix}"
         _child("make-small", source, options.episodes, format_name, size)
         sides: dict[str, list[Any]] = {"the writer": ["writer", source, format_name]}
         for n in options.workers:
@@ -343,12 +346,16 @@ def files(source: str, target: str) -> None:
 
 def make_small(target: str, episodes: str, format_name: str, size: str) -> None:
     """Episodes of 100 steps."""
-    made = _small(int(episodes), int(size))
-    if format_name == "zarr":
-        from dp_hub.replay.buffer import write_replay
+    MAKERS[format_name](Path(target), _small(int(episodes), int(size)))
 
-        write_replay(Path(target), made, {"fps": 10})
-        return
+
+def _make_zarr(target: Path, made: list[dict[str, np.ndarray]]) -> None:
+    from dp_hub.replay.buffer import write_replay
+
+    write_replay(target, made, {"fps": 10})
+
+
+def _make_robomimic(target: Path, made: list[dict[str, np.ndarray]]) -> None:
     import h5py
 
     with h5py.File(target, "w") as file:
@@ -357,7 +364,90 @@ def make_small(target: str, episodes: str, format_name: str, size: str) -> None:
             demo = data.create_group(f"demo_{i}")
             demo.attrs["num_samples"] = len(episode["action"])
             demo["actions"] = episode["action"]
-            demo["obs/state"] = episode["state"]
+            for key in episode.keys() - {"action"}:
+                demo[f"obs/{key}"] = episode[key]
+
+
+def _make_aloha(target: Path, made: list[dict[str, np.ndarray]]) -> None:
+    import h5py
+
+    target.mkdir()
+    for i, episode in enumerate(made):
+        with h5py.File(target / f"episode_{i}.hdf5", "w") as file:
+            file.attrs["sim"] = True
+            file["action"], file["observations/qpos"] = episode["action"], episode["state"]
+
+
+def _make_minari(target: Path, made: list[dict[str, np.ndarray]]) -> None:
+    import h5py
+
+    (target / "data").mkdir(parents=True)
+    with h5py.File(target / "data/main_data.hdf5", "w", track_order=True) as file:
+        for i, episode in enumerate(made):
+            n = len(episode["action"])
+            group = file.create_group(f"episode_{i}")
+            group.attrs.update({"id": i, "total_steps": n})
+            values = {"actions": episode["action"], "rewards": np.zeros(n)}
+            values["observations"] = np.concatenate([episode["state"], episode["state"][-1:]])
+            for key, one in values.items():  # as Minari stores them
+                group.create_dataset(key, data=one, chunks=True, maxshape=(None, *one.shape[1:]))
+    meta = {"data_format": "hdf5", "total_episodes": len(made), "dataset_id": "made/up-v0"}
+    (target / "data/metadata.json").write_text(json.dumps(meta))
+
+
+def _make_rlds(target: Path, made: list[dict[str, np.ndarray]]) -> None:
+    import struct
+
+    from dp_hub_converters.tfrecords.records import masked_crc
+
+    def varint(value: int) -> bytes:
+        low, rest = value & 0x7F, value >> 7
+        return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+    def field(number: int, data: bytes) -> bytes:
+        return varint(number << 3 | 2) + varint(len(data)) + data
+
+    def step(size: int) -> dict[str, Any]:
+        shape = {"shape": {"dimensions": [str(size)]}, "dtype": "float32", "encoding": "none"}
+        return {"pythonClassName": "made.Tensor", "tensor": shape}
+
+    target.mkdir()
+    steps = {key: step(values.shape[1]) for key, values in made[0].items()}
+    inner = {"feature": {"featuresDict": {"features": steps}}, "length": "-1"}
+    tree = {"featuresDict": {"features": {"steps": {"sequence": inner}}}}
+    (target / "features.json").write_text(json.dumps(tree))
+    with (target / "made-train.tfrecord-00000-of-00001").open("wb") as file:
+        for episode in made:
+            entries = b""
+            for key, values in episode.items():
+                packed = field(2, field(1, values.astype("<f4").tobytes()))
+                entries += field(1, field(1, f"steps/{key}".encode()) + field(2, packed))
+            data = field(1, entries)
+            head = struct.pack("<Q", len(data))
+            file.write(head + struct.pack("<I", masked_crc(head)))
+            file.write(data + struct.pack("<I", masked_crc(data)))
+
+
+def _make_lerobot(target: Path, made: list[dict[str, np.ndarray]]) -> None:
+    from dp_hub.dataset.features import plan_columns
+    from dp_hub.dataset.writer import DatasetWriter
+    from dp_hub.replay.episode import Episode
+
+    episodes = [Episode({"action": e["action"], "observation.state": e["state"]}) for e in made]
+    with DatasetWriter(target, plan_columns(episodes[0].data), fps=10) as making:
+        for episode in episodes:
+            making.add_episode(episode)
+        making.finish()
+
+
+MAKERS = {
+    "zarr": _make_zarr,
+    "robomimic": _make_robomimic,
+    "aloha": _make_aloha,
+    "minari": _make_minari,
+    "rlds": _make_rlds,
+    "lerobot": _make_lerobot,
+}
 
 
 def _small(episodes: int, size: int) -> list[dict[str, np.ndarray]]:
@@ -384,7 +474,7 @@ def writer(source: str, target: str, format_name: str) -> None:
 
     converter: Any = load_converter(format_name)
     episodes = [
-        Episode({key: np.asarray(values) for key, values in one.data.items()})
+        Episode({k: np.asarray(v) for k, v in one.data.items()}, one.task, one.metadata)
         for one in converter.episodes(Path(source))
     ]
     began = _clock()

@@ -5,23 +5,17 @@ the mobile robot, ``base_action``. The rate is nowhere in the files.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from dp_hub_converters.hdf5.files import (
-    arrays_below,
-    damage_told,
-    facts_of,
-    files_at,
-    first_file_at,
-    open_hdf5,
-    plain,
-    read_numbers,
-)
-from dp_hub_converters.hdf5.found import Found, Problems, Shown, raise_first
+from dp_hub_converters.hdf5.damage import damage_told
+from dp_hub_converters.hdf5.files import facts_of, files_at, first_file_at, open_hdf5, plain
+from dp_hub_converters.hdf5.found import Found, Shown
+from dp_hub_converters.hdf5.opened import Opened, Stamp, stamp_of
 from dp_hub_converters.hdf5.pictures import (
     Encoded,
     ImageEncoding,
@@ -31,6 +25,8 @@ from dp_hub_converters.hdf5.pictures import (
     is_encoded,
     is_pictures,
 )
+from dp_hub_converters.hdf5.walk import Arrays, Kind, Walk
+from dp_hub_converters.shared.unreadable import Unreadable, check_readable, notes_of
 
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode
@@ -48,36 +44,36 @@ _TASKS = ("task", "language_instruction", "instruction")
 _FPS_HINT = "ALOHA and ACT record at 50 Hz unless their DT was changed: --fps 50"
 _COLOUR_HINT = (
     "no decoder can tell: recorders often give RGB to OpenCV, which takes it for BGR, so that red "
-    "and blue are exchanged in the JPEG files (ACT++ and Mobile ALOHA do). Convert one "
-    "file with --option image_encoding=bgr and look at it with dp-hub info DIR --picture P.png: if "
-    "red and blue are exchanged there, it is image_encoding=rgb"
+    "and blue are exchanged in the JPEG files (ACT++ and Mobile ALOHA do). Look at one picture: "
+    "if its colours are right in an image viewer say --option image_encoding=rgb, if red and blue "
+    "are exchanged say --option image_encoding=bgr"
 )
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """One episode: its file, steps T, and what the file states.
-
-    Args:
-        problems: by key, why it cannot be converted.
-        error: why none of it can be.
-    """
+    """One episode: its file as it was, steps T, what the file holds and states."""
 
     path: Path
-    length: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    problems: Problems = field(default_factory=dict)
-    error: DataError | None = None
+    stamp: Stamp
+    length: int
+    arrays: Arrays
+    facts: Mapping[str, Any]
 
 
 @dataclass
 class _All:
     """All episodes, and what they have in common."""
 
-    episodes: list[_Recorded] = field(default_factory=list)
+    episodes: list[_Recorded | Unreadable] = field(default_factory=list)
     kinds: Found = field(default_factory=Found)
     encoded: set[str] = field(default_factory=set)
     pictures: set[str] = field(default_factory=set)
+
+    @property
+    def readable(self) -> list[_Recorded]:
+        """The episodes that can be read."""
+        return [one for one in self.episodes if isinstance(one, _Recorded)]
 
 
 class Aloha:
@@ -98,7 +94,7 @@ class Aloha:
     ) -> None:
         self._encoding, self._shift = image_encoding, action_shift
         self._found: tuple[Path, _All] | None = None
-        self._all_good = False
+        self._strict = False
 
     def recognises(self, path: Path) -> bool:
         """Whether the first HDF5 file has ``observations`` and ``action`` at its root."""
@@ -113,29 +109,27 @@ class Aloha:
             return False
 
     def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
-        """What the files hold; with ``skip_bad`` in spite of some that cannot be read.
+        """What the files hold; with ``skip_bad`` in spite of files that cannot be read.
 
         Raises:
-            DataError: they do not hold together, or none can be read.
+            DataError: the files do not hold together.
         """
         found = self._look(path)
-        errors = [one.error for one in found.episodes if one.error]
-        if errors and (not skip_bad or len(errors) == len(found.episodes)):
-            raise errors[0]
-        self._all_good = not skip_bad
+        check_readable(found.episodes, skip_bad=skip_bad)
+        self._strict = not skip_bad
         kinds = found.kinds
         arms = [key for key, shape in kinds.shapes.items() if shape == (len(_NAMES),)]
         attrs: dict[str, Any] = {"action_shift": self._shift} if self._shift else {}
         if self._encoding:
             attrs["image_encoding"] = self._encoding
-        if (fps := _fps(found.episodes)) is not None:
+        if (fps := _fps(found.readable)) is not None:
             attrs["fps"] = fps
         return Source(
             dtypes=dict(kinds.dtypes),
             n_episodes=len(found.episodes),
-            n_frames=sum(episode.length for episode in found.episodes),
+            n_frames=sum(episode.length for episode in found.readable),
             attrs=attrs,
-            notes=(*self._notes(found), *kinds.notes()),
+            notes=(*self._notes(found), *kinds.notes(), *notes_of(found.episodes)),
             features={key: name for key in kinds.dtypes if (name := _feature(key, found))},
             names=dict.fromkeys(arms, _NAMES),
             fps_hint=None if "fps" in attrs else _FPS_HINT,
@@ -146,7 +140,7 @@ class Aloha:
     ) -> Iterator[Episode]:
         """Its episodes from number ``start`` on."""
         found = self._look(path)
-        if self._all_good:
+        if self._strict:  # at once, and not hours later when the turn of the bad one comes
             found.kinds.check(drop)
         compressed = sorted(found.encoded - set(drop))
         if compressed and self._encoding is None:
@@ -156,30 +150,30 @@ class Aloha:
                 hint=_COLOUR_HINT,
             )
         for recorded in found.episodes[start:]:
-            if recorded.error:
-                raise recorded.error
-            raise_first(recorded.problems, drop)
+            if isinstance(recorded, Unreadable):
+                raise recorded.told()
+            found.kinds.check(drop, str(recorded.path))
+            file = Opened(recorded.path, recorded.stamp)
             with damage_told(recorded.path):
-                file = open_hdf5(recorded.path)
-                arrays = _arrays(file, recorded.path)
                 data = {
-                    key: self._values(recorded.path, key, array)
-                    for key, array in arrays.items()
-                    if key not in drop
+                    kind.key: self._values(file, kind, offset)
+                    for kind, offset in recorded.arrays
+                    if kind.key not in drop and _has_rows(kind)
                 }
             task = next((t for n in _TASKS if (t := recorded.facts.get(n))), None)
             facts = {key: value for key, value in recorded.facts.items() if key not in _TASKS}
             yield Episode(data, task=task if isinstance(task, str) else None, metadata=facts)
 
-    def _values(self, path: Path, key: str, array: h5py.Dataset) -> Any:
-        where = f"{path}: {key}"
-        if is_encoded(key, array):
-            rows = Rows(path, key, key, array)
+    def _values(self, file: Opened, kind: Kind, offset: int) -> Any:
+        key = kind.key
+        if is_encoded(key, kind):
+            rows = Rows(file, "", kind, offset)
+            where = f"{file.path}: {key}"
             return Encoded(encoded_rows(rows), len(rows), where, swap=self._encoding == "bgr")
-        if is_pictures(array):
-            rows = Rows(path, key, key, array)
+        if is_pictures(kind):
+            rows = Rows(file, "", kind, offset)
             return Turned(rows, swap=True) if self._encoding == "bgr" else rows
-        values = read_numbers(array, where, key)
+        values = file.numbers("", kind, offset)
         if self._shift and key in ("action", "base_action"):
             last = len(values) - 1
             values = values[np.clip(np.arange(len(values)) - self._shift, 0, last)]
@@ -195,10 +189,7 @@ class Aloha:
             yield f"the pictures are compressed: {_COLOUR_HINT}"
         elif found.pictures and self._encoding is None:
             yield "pictures are taken for RGB; --option image_encoding=bgr if they are not"
-        for one in found.episodes:
-            if one.error:
-                yield f"{one.path.name} cannot be converted: {one.error.message}"
-        real = [one for one in found.episodes if one.facts.get("sim") is False]
+        real = [one for one in found.readable if one.facts.get("sim") is False]
         if real and not self._shift:
             yield (
                 "actions of real robots (sim=False) are recorded one step late; ACT's own loader "
@@ -211,26 +202,31 @@ def _look(path: Path) -> _All:
     for file in _files(path):
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
-            found.episodes.append(_recorded(file, name, found))
+            with closing(Opened(file, stamp_of(file))) as opened, damage_told(file):
+                _take(found, opened, name)
         except DataError as error:
-            found.episodes.append(_Recorded(file, error=error))
+            found.episodes.append(Unreadable(name, error))
     return found
 
 
-def _recorded(file: Path, name: str, found: _All) -> _Recorded:
-    """What a file holds, taken into what all hold. Raises DataError."""
-    with open_hdf5(file) as opened, damage_told(file):
-        arrays = _arrays(opened, file)
-        encoded = {key for key, array in arrays.items() if is_encoded(key, array)}
-        shown = {key: _shown(file, key, array) for key, array in arrays.items()}
-        raw = {key for key, array in arrays.items() if is_pictures(array)}
-        length = _length(shown, file)
-        facts, _ = facts_of(opened)
-        facts |= _texts(opened, file)
+def _take(found: _All, opened: Opened, name: str) -> None:
+    """Take a file in. Raises DataError if it is none."""
+    path, stamp = opened.path, stamp_of(opened.path)
+    arrays = Walk().arrays(opened.file, f"{path}: ")
+    if not any(kind.key.startswith("observations/") for kind in arrays.kinds):
+        raise DataError(f"{path} has no observations/...: it is not of ALOHA or ACT")
+    kinds = {kind.key: (kind, offset) for kind, offset in arrays if _has_rows(kind)}
+    encoded = {key for key, (kind, _) in kinds.items() if is_encoded(key, kind)}
+    shown = {key: _shown(opened, kind, offset) for key, (kind, offset) in kinds.items()}
+    length = _length(shown, path)
+    facts, _ = facts_of(opened.file)
+    for kind in arrays.kinds:  # single values, such as an instruction, that are no attributes
+        if not kind.shape and (value := plain(opened.file[kind.key][()])) is not None:
+            facts[kind.key] = value
     found.encoded |= encoded
-    found.pictures |= encoded | raw
-    problems = found.kinds.add(str(file), shown, dict.fromkeys(shown, (length,)))
-    return _Recorded(file, length, facts | {"source": name}, problems)
+    found.pictures |= encoded | {key for key, (kind, _) in kinds.items() if is_pictures(kind)}
+    found.kinds.add(str(path), shown, dict.fromkeys(shown, (length,)))
+    found.episodes.append(_Recorded(path, stamp, length, arrays, facts | {"source": name}))
 
 
 def _files(path: Path) -> list[Path]:
@@ -240,26 +236,16 @@ def _files(path: Path) -> list[Path]:
     return files_at(path)
 
 
-def _arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
-    """Everything with a row for each step; not the lengths of compressed pictures."""
-    found = arrays_below(file, f"{path}: ")
-    if not any(key.startswith("observations/") for key in found):
-        raise DataError(f"{path} has no observations/...: it is not of ALOHA or ACT")
-    return {key: array for key, array in found.items() if array.shape and key != "compress_len"}
+def _has_rows(kind: Kind) -> bool:
+    """Whether there may be a row for each step; not the lengths of compressed pictures."""
+    return bool(kind.shape) and kind.key != "compress_len"
 
 
-def _texts(file: h5py.File, path: Path) -> dict[str, Any]:
-    """Single values, such as an instruction, that are no attributes."""
-    single = {k: a for k, a in arrays_below(file, f"{path}: ").items() if a.shape == ()}
-    values = {key: plain(array[()]) for key, array in single.items()}
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _shown(path: Path, key: str, array: h5py.Dataset) -> Shown:
-    if not is_encoded(key, array) or not len(array):
-        return Shown.of(array)
-    rows = Rows(path, key, key, array)
-    return Shown.of(Encoded(encoded_rows(rows), len(rows), f"{path}: {key}"))
+def _shown(opened: Opened, kind: Kind, offset: int) -> Shown:
+    if not is_encoded(kind.key, kind) or not kind.shape[0]:
+        return Shown.of(kind)
+    rows = Rows(opened, "", kind, offset)
+    return Shown.of(Encoded(encoded_rows(rows), len(rows), f"{opened.path}: {kind.key}"))
 
 
 def _length(arrays: Mapping[str, Shown], path: Path) -> int:
@@ -281,7 +267,7 @@ def _feature(key: str, found: _All) -> str | None:
 
 def _fps(episodes: list[_Recorded]) -> float | None:
     """Frames per second, in the rare files that state them."""
-    stated = {one.facts.get("fps") for one in episodes if not one.error}
+    stated = {one.facts.get("fps") for one in episodes}
     if len(stated) > 1:
         raise DataError(f"the files state different frames per second: {sorted(map(str, stated))}")
     fps = stated.pop()

@@ -36,6 +36,7 @@ class LeRobotSource:
     def __init__(self, *, missing_episodes: Literal["error", "skip"] = "error") -> None:
         self._skip = missing_episodes == "skip"
         self._found: Found | None = None
+        self._strict = False
 
     def recognises(self, path: Path) -> bool:
         """Whether meta/info.json is that of a LeRobot dataset."""
@@ -45,10 +46,17 @@ class LeRobotSource:
         except (OSError, ValueError):
             return False
 
-    def describe(self, path: Path) -> Source:
-        """What the dataset holds. Raises DataError where it does not hold together."""
+    def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
+        """What the dataset holds; with ``skip_bad`` in spite of episodes without rows or frames.
+
+        Raises:
+            DataError: it does not hold together.
+        """
         found = self._look(path)
         meta = found.meta
+        if found.missing and (not skip_bad or not found.rows):
+            raise next(iter(found.missing.values()))
+        self._strict = not skip_bad
         known = [e for e in meta.episodes if e.number in found.rows]
         # Which episodes are left out may depend on the keys that are left out.
         all_there = len(known) == len(meta.episodes) and not found.unusable
@@ -62,12 +70,12 @@ class LeRobotSource:
         origin |= {"fingerprint": meta.fingerprint, "license": meta.license}
         return Source(
             dtypes=dtypes,
-            n_episodes=len(known) if all_there or not self._skip else None,
+            n_episodes=len(known) + len(found.missing) if all_there or not self._skip else None,
             n_frames=sum(found.rows[e.number].count for e in known)
             if all_there or not self._skip
             else None,
             attrs=_attrs(found),
-            notes=tuple(found.notes),
+            notes=(*found.notes, *_missing(found)),
             features={key: key for key in meta.features if "/" not in key and key != "task"},
             names={key: f.names for key, f in meta.features.items() if f.names},
             recode=why_recode(found),
@@ -88,7 +96,9 @@ class LeRobotSource:
         tables, readers = Tables(), dict[tuple[Path, str], PictureReader]()
         recode = why_recode(found)
         with_tasks = found.several_tasks and "task_index" not in drop
-        for position, listed in enumerate(wanted[start:], start):
+        for position, (listed, error) in enumerate(wanted[start:], start):
+            if error is not None:
+                raise DataError(error.message, hint=error.hint)
             rows = found.rows[listed.number]
             data, texts = _values(found, listed, rows, features, tables, readers, recode)
             if with_tasks:
@@ -97,24 +107,33 @@ class LeRobotSource:
             task, facts = _facts(found.meta, listed, rows, position)
             yield Episode(data, task=task, metadata=facts | texts)
 
-    def _wanted(self, found: Found, features: Sequence[Feature]) -> list[Listed]:
-        """The episodes to convert. Raises DataError if one of them cannot be."""
-        kept = [f.key for f in features]
-        wanted = [e for e in found.meta.episodes if e.number in found.rows]
-        for key in kept:
-            problems = found.unusable.get(key, {})
+    def _wanted(
+        self, found: Found, features: Sequence[Feature]
+    ) -> list[tuple[Listed, DataError | None]]:
+        """The episodes to convert, with what keeps some from it. Raises DataError."""
+        numbers = {*found.rows, *found.missing}
+        wanted, bad = [e for e in found.meta.episodes if e.number in numbers], dict(found.missing)
+        for feature in features:
+            problems = found.unusable.get(feature.key, {})
             if self._skip and len(problems) < len(wanted):
                 wanted = [e for e in wanted if e.number not in problems]
-            elif problems:
+            elif problems and (self._strict or len(problems) == len(found.rows)):
                 raise next(iter(problems.values()))
+            else:
+                bad = problems | bad
         if not wanted:
             raise DataError(f"{found.meta.root} has the files of none of its episodes", hint=AGAIN)
-        return wanted
+        return [(listed, bad.get(listed.number)) for listed in wanted]
 
     def _look(self, path: Path) -> Found:
         if self._found is None or self._found.meta.root != path:
             self._found = look(path, skip=self._skip)
         return self._found
+
+
+def _missing(found: Found) -> Iterator[str]:
+    for number, error in found.missing.items():
+        yield f"episode {number} cannot be converted: {error.message}"
 
 
 def _attrs(found: Found) -> dict[str, Any]:

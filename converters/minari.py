@@ -12,6 +12,7 @@ from typing import Any
 from dp_hub_converters.hdf5 import minari_arrow, minari_hdf5
 from dp_hub_converters.hdf5.found import Found, Shown
 from dp_hub_converters.hdf5.minari_sets import Leaf, MinariSet, find_sets, is_minari
+from dp_hub_converters.shared.unreadable import Unreadable, check_readable, notes_of
 
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode
@@ -33,13 +34,26 @@ _READERS: dict[str, ModuleType] = {
 }
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """An episode: its dataset, name in it, and steps T."""
+
+    one: MinariSet
+    name: str
+    length: int
+
+    @property
+    def where(self) -> str:
+        """Its place, for messages."""
+        return f"{self.one.root}: {self.name}"
+
+
 @dataclass
 class _All:
     """All datasets, their episodes, and what they have in common."""
 
-    sets: list[MinariSet]
-    names: list[tuple[MinariSet, str]] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
+    sets: list[MinariSet] = field(default_factory=list)
+    episodes: list[_Listed | Unreadable] = field(default_factory=list)
     kinds: Found = field(default_factory=Found)
     left_out: set[str] = field(default_factory=set)
 
@@ -52,23 +66,30 @@ class Minari:
 
     def __init__(self) -> None:
         self._found: tuple[Path, _All] | None = None
+        self._strict = False
 
     def recognises(self, path: Path) -> bool:
         """Whether there is a folder with Minari's metadata.json."""
         return is_minari(path)
 
-    def describe(self, path: Path) -> Source:
-        """What the datasets hold. Raises DataError where they do not hold together."""
+    def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
+        """What the datasets hold; with ``skip_bad`` in spite of episodes that cannot be read.
+
+        Raises:
+            DataError: the datasets do not hold together.
+        """
         found = self._look(path)
-        kinds, notes = found.kinds, list(found.kinds.notes())
+        check_readable(found.episodes, skip_bad=skip_bad)
+        self._strict = not skip_bad
+        kinds, notes = found.kinds, [*found.kinds.notes(), *notes_of(found.episodes)]
         if found.left_out:
             notes.append(
                 f"not numbers of every step, left out: {', '.join(sorted(found.left_out))}"
             )
         return Source(
             dtypes=dict(kinds.dtypes),
-            n_episodes=len(found.names),
-            n_frames=sum(found.lengths),
+            n_episodes=len(found.episodes),
+            n_frames=sum(e.length for e in found.episodes if isinstance(e, _Listed)),
             attrs=_shared(found.sets),
             notes=tuple(notes),
             features={k: f for k in kinds.dtypes if (f := _feature(k, kinds.shapes[k], kinds))},
@@ -81,18 +102,23 @@ class Minari:
     ) -> Iterator[Episode]:
         """Its episodes from number ``start`` on, without their last observation."""
         found = self._look(path)
-        found.kinds.check(drop)
+        if self._strict:  # at once, and not hours later when the turn of the bad one comes
+            found.kinds.check(drop)
         left = {*drop, *found.left_out}
-        shared = _shared(found.sets)
-        for one in found.sets:
-            names = [n for s, n in found.names[start:] if s is one]
-            own = {k: v for k, v in one.facts().items() if k not in shared}
-            for name, (leaves, facts) in zip(names, _reader(one).episodes(one, names), strict=True):
-                data, texts = _values(leaves, _length(leaves, facts, one, name), left)
-                task = next((t for k, t in texts.items() if k.rsplit("/", 1)[-1] in _TASKS), None)
-                facts = {k: v for k, v in facts.items() if k != "total_steps"}
-                about = {"source": one.name, "episode": name}
-                yield Episode(data, task=task, metadata=own | texts | facts | about)
+        shared, one = _shared(found.sets), None
+        for listed in found.episodes[start:]:
+            if isinstance(listed, Unreadable):
+                raise listed.told()
+            found.kinds.check(left, listed.where)
+            if one is not listed.one:
+                one, read = listed.one, _reader(listed.one).reader(listed.one)
+                own = {k: v for k, v in one.facts().items() if k not in shared}
+            leaves, facts = read(listed.name)
+            data, texts = _values(leaves, _length(leaves, facts, one, listed.name), left)
+            task = next((t for k, t in texts.items() if k.rsplit("/", 1)[-1] in _TASKS), None)
+            facts = {k: v for k, v in facts.items() if k != "total_steps"}
+            about = {"source": one.name, "episode": listed.name}
+            yield Episode(data, task=task, metadata=own | texts | facts | about)
 
     def _look(self, path: Path) -> _All:
         if self._found is None or self._found[0] != path:
@@ -101,29 +127,50 @@ class Minari:
 
 
 def _look(path: Path) -> _All:
-    found = _All(find_sets(path))
-    for one in found.sets:
-        names = _reader(one).episode_names(one)
-        told = one.meta.get("total_episodes")
-        if told is not None and told != len(names):
-            raise DataError(
-                f"{one.root}: metadata.json speaks of {told} episodes, there are {len(names)}"
-            )
-        for name, (leaves, facts) in zip(names, _reader(one).episodes(one, names), strict=True):
-            length = _length(leaves, facts, one, name)
-            shown, rows = {}, {}
-            for key, leaf in leaves.items():
-                if key.startswith("infos") and not _usable(leaf, length):
-                    found.left_out.add(key)
-                    continue
-                shown[key], rows[key] = leaf.shown, _rows_of(key, length, one)
-            found.kinds.add(f"{one.root}: {name}", shown, rows)
-            found.names.append((one, name))
-            found.lengths.append(length)
-    if not found.names:
+    found = _All()
+    for one in find_sets(path):
+        if isinstance(one, Unreadable):
+            found.episodes.append(one)
+            continue
+        try:
+            _take_set(found, one)
+        except DataError as error:
+            found.episodes.append(Unreadable(one.name, error))
+    if not found.episodes:
         raise DataError(f"{path} holds no episodes")
     _leave_out_infos(found)
     return found
+
+
+def _take_set(found: _All, one: MinariSet) -> None:
+    """Take a dataset's episodes in; those that cannot be read too. Raises DataError."""
+    names = _reader(one).episode_names(one)
+    told = one.meta.get("total_episodes")
+    if told is not None and told != len(names):
+        raise DataError(
+            f"{one.root}: metadata.json speaks of {told} episodes, there are {len(names)}"
+        )
+    read = _reader(one).reader(one)
+    found.sets.append(one)
+    for name in names:
+        try:
+            found.episodes.append(_take_episode(found, one, name, *read(name)))
+        except DataError as error:
+            found.episodes.append(Unreadable(f"{one.name}: {name}", error))
+
+
+def _take_episode(
+    found: _All, one: MinariSet, name: str, leaves: Mapping[str, Leaf], facts: Mapping[str, Any]
+) -> _Listed:
+    listed = _Listed(one, name, _length(leaves, facts, one, name))
+    shown, rows = {}, {}
+    for key, leaf in leaves.items():
+        if key.startswith("infos") and not _usable(leaf, listed.length):
+            found.left_out.add(key)
+            continue
+        shown[key], rows[key] = leaf.shown, _rows_of(key, listed.length, one)
+    found.kinds.add(listed.where, shown, rows)
+    return listed
 
 
 def _leave_out_infos(found: _All) -> None:
@@ -189,7 +236,7 @@ def _values(
 
 
 def _shared(sets: list[MinariSet]) -> dict[str, Any]:
-    first, *others = [one.facts() for one in sets]
+    first, *others = [one.facts() for one in sets] or [{}]
     return {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
 
 

@@ -8,19 +8,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
-from dp_hub_converters.hdf5.files import (
-    arrays_below,
-    damage_told,
-    first_file_at,
-    open_hdf5,
-    plain,
-    read_numbers,
-)
-from dp_hub_converters.hdf5.found import raise_first
+from dp_hub_converters.hdf5.damage import damage_told
+from dp_hub_converters.hdf5.files import first_file_at, open_hdf5, plain
+from dp_hub_converters.hdf5.opened import LastOpened, Opened
 from dp_hub_converters.hdf5.pictures import Flip, Rows, Turned, is_pictures
 from dp_hub_converters.hdf5.robomimic_found import ActionKind, Demo, Found, demo_groups, look
+from dp_hub_converters.shared.unreadable import Unreadable, check_readable, notes_of
 
 from dp_hub.errors import DataError
 from dp_hub.replay.episode import Episode
@@ -66,7 +60,7 @@ class Robomimic:
         self._filter_key, self._actions, self._rotation = filter_key, actions, rotation
         self._flip, self._next_obs, self._keep_long = flip_images, next_obs, keep_long
         self._found: tuple[Path, Found] | None = None
-        self._all_good = False
+        self._strict = False
 
     def recognises(self, path: Path) -> bool:
         """Whether the first HDF5 file has demos."""
@@ -80,16 +74,14 @@ class Robomimic:
             return False
 
     def describe(self, path: Path, *, skip_bad: bool = False) -> Source:
-        """What the files hold; with ``skip_bad`` in spite of some that cannot be read.
+        """What the files hold; with ``skip_bad`` in spite of demos that cannot be read.
 
         Raises:
-            DataError: they do not hold together, or none can be read.
+            DataError: the files do not hold together.
         """
         found = self._look(path)
-        errors = [demo.error for demo in found.demos if demo.error]
-        if errors and not skip_bad:
-            raise errors[0]
-        self._all_good = not skip_bad
+        check_readable(found.demos, skip_bad=skip_bad)
+        self._strict = not skip_bad
         kinds = found.kinds
         shapes, dtypes = dict(kinds.shapes), dict(kinds.dtypes)
         named = {
@@ -104,9 +96,9 @@ class Robomimic:
         return Source(
             dtypes=dtypes,
             n_episodes=len(found.demos),
-            n_frames=sum(demo.length for demo in found.demos),
+            n_frames=sum(demo.length for demo in found.readable),
             attrs=attrs,
-            notes=(*found.notes, *kinds.notes(), *(error.message for error in errors)),
+            notes=(*found.notes, *kinds.notes(), *notes_of(found.demos)),
             features=named,
             names=found.names | self._action_names(shapes.get("actions")),
             fps_hint=None if "fps" in attrs else "robosuite steps at 20 Hz by default: --fps 20",
@@ -117,35 +109,34 @@ class Robomimic:
     ) -> Iterator[Episode]:
         """Its demos from number ``start`` on, in the order of files and numbers."""
         found = self._look(path)
-        if self._all_good:
+        if self._strict:  # at once, and not hours later when the turn of the bad one comes
             found.kinds.check(drop)
-        files: dict[Path, h5py.File] = {}
+        last = LastOpened()
         for demo in found.demos[start:]:
-            if demo.error:
-                raise demo.error
-            raise_first(demo.problems, drop)
-            file = files.get(demo.path) or open_hdf5(demo.path)
-            files = {demo.path: file}  # the last one only
-            with damage_told(f"{demo.path}: {demo.group}"):
+            if isinstance(demo, Unreadable):
+                raise demo.told()
+            found.kinds.check(drop, demo.where)
+            file = last.at(demo.path, found.stamps[demo.path])
+            with damage_told(demo.where):
                 data, scalars = self._values(file, demo, drop)
-            yield Episode(data, task=demo.task, metadata=demo.facts | scalars)
+            yield Episode(data, task=demo.task, metadata={**demo.facts, **scalars})
 
     def _values(
-        self, file: h5py.File, demo: Demo, drop: Collection[str]
+        self, file: Opened, demo: Demo, drop: Collection[str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        where = f"{demo.path}: {demo.group}"
         data: dict[str, Any] = {}
         scalars: dict[str, Any] = {}
-        for key, array in arrays_below(file[demo.group], where).items():
+        for kind, offset in demo.arrays:
+            key = kind.key
             if key in drop or (key.startswith("next_obs/") and not self._next_obs):
                 continue
-            if not array.shape:
-                scalars[key] = plain(array[()])
-            elif is_pictures(array):
-                rows = Rows(demo.path, f"{demo.group}/{key}", key, array)
+            if not kind.shape:
+                scalars[key] = plain(file.file[f"{demo.group}/{key}"][()])
+            elif is_pictures(kind):
+                rows = Rows(file, demo.group, kind, offset)
                 data[key] = rows if self._flip == "none" else Turned(rows, flip=self._flip)
             else:
-                data[key] = read_numbers(array, f"{where}/{key}", key)
+                data[key] = file.numbers(demo.group, kind, offset)
         if self._rotation and "actions" in data:
             data["actions"] = _with_rot6d(data["actions"])
         return data, {key: value for key, value in scalars.items() if value is not None}

@@ -15,6 +15,7 @@ import weakref
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 _HEAP = b"GCOL\x01\0\0\0"  # the beginning of a global heap collection
 # An attribute that is one text: its type, a single value, and how long it claims to be.
@@ -22,6 +23,8 @@ _TEXT = re.compile(rb"\x19..\0\x10\0{3}\x10\0{3}\x01\0{5}\x08\0{5}[\x01\x02]\0{7
 _METADATA_BYTES = 1 << 16  # reads that are longer are of arrays
 _HEADER_BYTES = 16  # of a heap, and of each object in it
 _MAX_HEAP_BYTES = 1 << 30
+_MAX_CHECKED_BYTES = 1 << 26
+_BLOCK_BYTES, _OVERLAP_BYTES = 1 << 22, 64  # more than the longest pattern has
 _open: "weakref.WeakSet[FileBytes]" = weakref.WeakSet()
 
 
@@ -48,9 +51,12 @@ class FileBytes(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """As of any file."""
-        size = os.fstat(self._descriptor).st_size
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: size}[whence]
-        return self._at
+        if whence == os.SEEK_CUR:
+            offset += self._at
+        elif whence == os.SEEK_END:
+            offset += os.fstat(self._descriptor).st_size
+        self._at = offset
+        return offset
 
     def tell(self) -> int:
         """As of any file."""
@@ -71,21 +77,44 @@ class FileBytes(io.RawIOBase):
         gc.disable()
         try:
             n = os.preadv(self._descriptor, [buffer], self._at)
-            data, found = bytes(buffer[:n]), -1
-            while (found := data.find(_HEAP, found + 1)) >= 0:
-                self._check_heap(self._at + found)
+            data = bytes(buffer[:n])
+            self.check_heaps(data, self._at)
             if n <= _METADATA_BYTES:
-                self._check_texts(data)
+                self.check_texts(data)
             self._at += n
             return n
         finally:
             if collecting:
                 gc.enable()
 
-    def _check_texts(self, data: bytes) -> None:
-        for length in _TEXT.findall(data):
-            if int.from_bytes(length, "little") > os.fstat(self._descriptor).st_size:
+    def check_heaps(self, data: bytes, at: int) -> None:
+        """Whether heaps in bytes that lie at ``at`` can be walked. Raises OSError if not."""
+        found = -1
+        while (found := data.find(_HEAP, found + 1)) >= 0:
+            self._check_heap(at + found)
+
+    def check_texts(self, data: bytes) -> None:
+        """Whether texts are of lengths that the file can hold. Raises OSError if not."""
+        for found in _TEXT.finditer(data):
+            if int.from_bytes(found[1], "little") > os.fstat(self._descriptor).st_size:
                 raise OSError("a text claims to be longer than the file")
+
+    def fileno(self) -> int:
+        """As of any file."""
+        return self._descriptor
+
+    def facts(self) -> os.stat_result:
+        """What the system says of the file now."""
+        return os.fstat(self._descriptor)
+
+    def read_at(self, offset: int, values: np.ndarray) -> None:
+        """Fill an array with the bytes from ``offset`` on. Raises OSError if there are too few."""
+        left = values.reshape(-1).view(np.uint8).data  # never of a copy: it was made whole
+        while len(left):
+            n = os.preadv(self._descriptor, [left], offset)
+            if not n:
+                raise OSError("the file is truncated")
+            left, offset = left[n:], offset + n
 
     def _check_heap(self, start: int) -> None:
         size, at = self._number(start + 8), _HEADER_BYTES
@@ -107,6 +136,29 @@ class FileBytes(io.RawIOBase):
             os.close(self._descriptor)
             self._descriptor = -1
         super().close()
+
+
+def is_harmless(path: Path) -> bool:
+    """Whether a file has nothing in it that has to be refused, wherever it is read.
+
+    Of a file with many small parts, reading all of it once is quicker than being asked by the
+    library for each; of a large one it is not, and the answer is no.
+    """
+    try:
+        source = FileBytes(path)
+        try:
+            size = source.facts().st_size
+            if not 0 < size <= _MAX_CHECKED_BYTES:
+                return False
+            for at in range(0, size, _BLOCK_BYTES):
+                data = os.pread(source.fileno(), _BLOCK_BYTES + _OVERLAP_BYTES, at)
+                source.check_heaps(data, at)
+                source.check_texts(data)
+            return True
+        finally:
+            source.close()
+    except OSError:
+        return False
 
 
 @atexit.register

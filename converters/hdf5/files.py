@@ -8,28 +8,24 @@ import contextlib
 import functools
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from dp_hub_converters.hdf5.bytes import FileBytes
+from dp_hub_converters.hdf5.bytes import FileBytes, is_harmless
+from dp_hub_converters.hdf5.damage import AGAIN, DAMAGE, damage_told
+from dp_hub_converters.hdf5.walk import MAX_PIECE_BYTES, Walk
 from dp_hub_converters.shared.natural import natural
 
 from dp_hub.errors import DataError
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
-AGAIN = "copy or download it again from where it came from"
 MAX_ARRAY_BYTES = 1 << 29  # numbers of one key of one episode, which are read at once
-MAX_PIECE_BYTES = 1 << 28  # one picture, or one chunk: the least that can be read
-_MAX_DEPTH = 8
 _SMALL = 1 << 20  # bytes: what is smaller fails soon enough when it is read
 _MAX_FACT_NUMBERS = 256
 _MAX_FACT_LETTERS = 4_000
-# What h5py raises on bytes that are not what they should be.
-_DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError, MemoryError)
 _FILTERS = {307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle"}
 _FILTERS |= {32013: "zfp", 32015: "zstd", 32026: "blosc2", 4: "szip"}
 
@@ -59,33 +55,37 @@ def first_file_at(path: Path, *, pattern: str = "*") -> Path | None:
         return None
 
 
-@contextmanager
-def damage_told(where: Any) -> Iterator[None]:
-    """What h5py raises inside becomes a DataError about ``where``."""
-    try:
-        yield
-    except _DAMAGE as error:
-        text = str(error).strip("'\"") or type(error).__name__
-        if "truncated" in text:
-            raise DataError(f"{where} is cut short: {text}", hint=AGAIN) from None
-        if "lock" in text:
-            hint = "is a program still writing it? close that first"
-            raise DataError(f"{where} cannot be opened: {text}", hint=hint) from None
-        raise DataError(f"{where} cannot be read: {text}", hint=AGAIN) from None
-
-
-def open_hdf5(path: Path) -> h5py.File:
+def open_hdf5(path: Path, *, many: bool = False) -> h5py.File:
     """The file, for reading. It is closed when nothing of it is used any more.
 
+    Args:
+        path: of the file.
+        many: there may be many small things in it, all of which will be looked at. It has to be
+            closed then: the library takes what is written to a file that is still open for what
+            was there before.
     Raises:
         DataError: there is none, or none that can be read.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     with damage_told(path):
-        if not h5py.is_hdf5(path):
-            raise DataError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes)", hint=AGAIN)
-        return h5py.File(FileBytes(path), "r")
+        try:
+            return _opened(path if many and is_harmless(path) else FileBytes(path))
+        except DAMAGE:
+            if h5py.is_hdf5(path):
+                raise
+    size = path.stat().st_size
+    raise DataError(f"{path} is not an HDF5 file ({size} bytes)", hint=AGAIN)
+
+
+def _opened(source: Path | FileBytes) -> h5py.File:
+    """As ``h5py.File(source, "r")``, in less than half the time."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    name = os.fsencode(source) if isinstance(source, Path) else repr(source).encode()
+    if isinstance(source, FileBytes):
+        access.set_fileobj_driver(h5py.h5fd.fileobj_driver, source)
+    return h5py.File(h5py.h5f.open(name, h5py.h5f.ACC_RDONLY, access))
 
 
 def arrays_below(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
@@ -94,44 +94,18 @@ def arrays_below(group: h5py.Group, where: str) -> dict[str, h5py.Dataset]:
     Raises:
         DataError: links that lead out of the file or to nothing, or groups within themselves.
     """
-    return dict(_below(group, where, "", 0))
-
-
-def _below(
-    group: h5py.Group, where: str, prefix: str, depth: int
-) -> Iterator[tuple[str, h5py.Dataset]]:
-    if depth > _MAX_DEPTH:
-        raise DataError(f"{where}/{prefix}: groups more than {_MAX_DEPTH} deep in each other")
-    for name in sorted(group.id):  # the library's own calls: five times as fast as by attribute
-        key = f"{prefix}{name.decode(errors='surrogateescape')}"
-        if group.id.links.get_info(name).type == h5py.h5l.TYPE_EXTERNAL:
-            raise DataError(
-                f"{where}/{key} is a link to another file, which is not followed",
-                hint="copy the values into the file: h5repack does not, `h5copy -f ext` does",
-            )
-        node = _opened(group, name)
-        if isinstance(node, h5py.h5d.DatasetID):
-            yield key, h5py.Dataset(node)
-        elif isinstance(node, h5py.h5g.GroupID):
-            yield from _below(h5py.Group(node), where, f"{key}/", depth + 1)
-        else:
-            raise DataError(f"{where}/{key} leads to nothing", hint=AGAIN)
-
-
-def _opened(group: h5py.Group, name: bytes) -> Any:
-    try:
-        return h5py.h5o.open(group.id, name)
-    except KeyError:
-        return None
+    return {key: h5py.Dataset(node) for key, node in Walk().below(group, where)}
 
 
 def group_at(parent: h5py.Group, name: str, where: Any) -> h5py.Group:
     """A group of a group. Raises DataError if there is none."""
-    link = parent.get(name, getlink=True)
-    node = None if isinstance(link, h5py.ExternalLink) else parent.get(name)
-    if not isinstance(node, h5py.Group):
+    place, node = name.encode(errors="surrogateescape"), None
+    with contextlib.suppress(KeyError, ValueError):
+        if parent.id.links.get_info(place).type != h5py.h5l.TYPE_EXTERNAL:
+            node = h5py.h5g.open(parent.id, place)
+    if node is None:
         raise DataError(f"{where} has no group {name}", hint=f"it has: {_some(parent)}")
-    return node
+    return h5py.Group(node)
 
 
 def _some(group: h5py.Group) -> str:
@@ -259,8 +233,10 @@ def facts_of(node: Any, *, long: bool = False) -> tuple[dict[str, Any], list[str
         node: the group.
         long: keep texts of more than 4,000 letters too.
     """
-    facts, out = {}, []
-    for name in sorted(node.attrs):
+    node = node["/"] if isinstance(node, h5py.File) else node
+    facts, out, names = {}, [], list[bytes]()
+    h5py.h5a.iterate(node.id, names.append)
+    for name in sorted(each.decode(errors="surrogateescape") for each in names):
         value = plain(attribute(node, name), long=long)
         if value is None:
             out.append(name)
@@ -271,10 +247,18 @@ def facts_of(node: Any, *, long: bool = False) -> tuple[dict[str, Any], list[str
 
 def attribute(node: Any, name: str) -> Any:
     """An attribute as h5py gives it; None if there is none, or a list too long to be a fact."""
-    if name not in node.attrs:
+    place = name.encode(errors="surrogateescape")
+    if not h5py.h5a.exists(node.id, place):
         return None
-    shape = node.attrs.get_id(name).shape
-    return node.attrs[name] if math.prod(shape or ()) <= _MAX_FACT_NUMBERS else None
+    found = h5py.h5a.open(node.id, place)
+    shape, dtype = found.shape, found.dtype
+    if math.prod(shape or ()) > _MAX_FACT_NUMBERS:
+        return None
+    if dtype.kind not in "biuf" or not found.get_storage_size():
+        return node.attrs[name]
+    values = np.empty(shape, dtype)  # most are numbers, and few calls are enough for those
+    found.read(values)
+    return values[()]
 
 
 def plain(value: Any, *, long: bool = False) -> Any:

@@ -1,13 +1,20 @@
 """What the episodes of HDF5 files hold: the same keys, of the same shapes and types, in all."""
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dp_hub.errors import DataError
 
 _MIN_PX = 8
-Problems = Mapping[str, DataError]  # by key
+
+
+@functools.lru_cache(64)  # numpy makes the name anew each time
+def _name(dtype: np.dtype) -> str:
+    return str(dtype.name) if dtype.kind in "biuf" else "object"
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,7 @@ class Shown:
     @classmethod
     def of(cls, array: Any) -> "Shown":
         """That of an array of the file or of pictures."""
-        dtype = array.dtype
-        return cls(dtype.name if dtype.kind in "biuf" else "object", tuple(array.shape))
+        return cls(_name(array.dtype), tuple(array.shape))
 
     @property
     def are_pictures(self) -> bool:
@@ -45,36 +51,32 @@ class Found:
         dtypes: numpy's name of the type, by key; ``object`` for what is not numbers.
         shapes: of one step, by key.
         problems: why a key cannot be converted, where it cannot.
+        bad: by episode, the problems that are its own.
     """
 
     dtypes: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     problems: dict[str, DataError] = field(default_factory=dict)
+    bad: dict[str, dict[str, DataError]] = field(default_factory=dict)
     _first: str = ""
+    _in_first: frozenset[str] = frozenset()
 
     def add(
         self, where: str, arrays: Mapping[str, Shown], rows: Mapping[str, Collection[int]]
-    ) -> Problems:
+    ) -> bool:
         """Take an episode in: what its arrays are, and how many rows each may have.
 
         Returns:
-            By key, why that of this episode cannot be converted.
+            Whether it is as it has to be; another one just like it need not be taken in.
         """
-        own = self._problems_of(where, arrays, rows)
-        for key, problem in own.items():
-            self.problems.setdefault(key, problem)
-        return own
-
-    def _problems_of(
-        self, where: str, arrays: Mapping[str, Shown], rows: Mapping[str, Collection[int]]
-    ) -> Problems:
-        problems: dict[str, DataError] = {}
         first = not self._first
-        self._first = self._first or where
+        if first:
+            self._first, self._in_first = where, frozenset(arrays)
         for key, array in arrays.items():
             dtype, shape = array.dtype, array.shape
             if not shape or shape[0] not in rows[key]:
-                problems[key] = _problem(
+                self._problem(
+                    where,
                     key,
                     f"{where}/{key} is {shape}, not one row for each of the {min(rows[key])} steps",
                 )
@@ -82,32 +84,31 @@ class Found:
                 self.dtypes[key], self.shapes[key] = dtype, shape[1:]
             elif key not in self.dtypes:
                 self.dtypes[key], self.shapes[key] = dtype, shape[1:]
-                problems[key] = _problem(key, f"{where} has {key}, {self._first} has not")
+                self._problem(where, key, f"{where} has {key}, {self._first} has not")
             elif (dtype, shape[1:]) != (self.dtypes[key], self.shapes[key]):
-                problems[key] = _problem(
+                self._problem(
+                    where,
                     key,
                     f"{where}/{key} is {dtype} {shape[1:]} per step, in {self._first} it is "
                     f"{self.dtypes[key]} {self.shapes[key]}",
                 )
-        for key in self.dtypes.keys() - arrays.keys():
-            problems[key] = _problem(key, f"{where} has no {key}, {self._first} has")
-        return problems
+        for key in sorted(self._in_first - arrays.keys()):
+            self._problem(where, key, f"{where} has no {key}, {self._first} has")
+        return where not in self.bad
 
-    def check(self, drop: Collection[str]) -> None:
-        """Raises DataError if a key that is not dropped cannot be converted."""
-        raise_first(self.problems, drop)
+    def check(self, drop: Collection[str], where: str | None = None) -> None:
+        """Raises DataError if a key that is not dropped cannot be converted, in one episode or
+        any."""
+        problems = self.problems if where is None else self.bad.get(where, {})
+        for key, problem in problems.items():
+            if key not in drop:
+                raise DataError(problem.message, hint=problem.hint)
 
     def notes(self) -> tuple[str, ...]:
         """The problems, to be told before they stop a conversion."""
         return tuple(f"{error.message}: --drop {key}" for key, error in self.problems.items())
 
-
-def raise_first(problems: Problems, drop: Collection[str]) -> None:
-    """Raises the first problem of a key that is not dropped."""
-    for key, problem in problems.items():
-        if key not in drop:
-            raise problem
-
-
-def _problem(key: str, message: str) -> DataError:
-    return DataError(message, hint=f"mend it, or leave it out with --drop {key}")
+    def _problem(self, where: str, key: str, message: str) -> None:
+        error = DataError(message, hint=f"mend it, or leave it out with --drop {key}")
+        self.problems.setdefault(key, error)
+        self.bad.setdefault(where, {}).setdefault(key, error)

@@ -1,17 +1,18 @@
 """Episodes of Minari datasets that are stored as Arrow or Parquet: a folder for each."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dp_hub_converters.hdf5.files import AGAIN, natural
+from dp_hub_converters.hdf5.damage import AGAIN
 from dp_hub_converters.hdf5.found import Shown
 from dp_hub_converters.hdf5.minari_sets import Leaf, MinariSet, read_json, space_at, space_shape
 from dp_hub_converters.hdf5.pictures import Encoded
+from dp_hub_converters.shared.natural import natural
 
 from dp_hub.errors import DataError
 
@@ -23,10 +24,11 @@ def episode_names(one: MinariSet) -> list[str]:
     return sorted((p.name for p in one.root.iterdir() if p.is_dir() and _parts(p)), key=natural)
 
 
-def episodes(one: MinariSet, names: list[str]) -> Iterator[tuple[dict[str, Leaf], dict[str, Any]]]:
-    """The arrays and the facts of some episodes."""
+def reader(one: MinariSet) -> Callable[[str], tuple[dict[str, Leaf], dict[str, Any]]]:
+    """What gives the arrays and the facts of an episode, by its name."""
     spaces = one.spaces
-    for name in names:
+
+    def read(name: str) -> tuple[dict[str, Leaf], dict[str, Any]]:
         folder = one.root / name
         facts = read_json(folder / "metadata.json") if (folder / "metadata.json").exists() else {}
         leaves: dict[str, Leaf] = {}
@@ -38,7 +40,9 @@ def episodes(one: MinariSet, names: list[str]) -> Iterator[tuple[dict[str, Leaf]
                     leaves |= _leaves(key, column, spaces, folder)
         except _DAMAGE as error:
             raise DataError(f"{folder} cannot be read: {error}", hint=AGAIN) from None
-        yield leaves, facts
+        return leaves, facts
+
+    return read
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -1,24 +1,18 @@
 """Episodes of Minari datasets that are stored as HDF5."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import h5py
 import numpy as np
-from dp_hub_converters.hdf5.files import (
-    arrays_below,
-    check_stored,
-    damage_told,
-    facts_of,
-    group_at,
-    natural,
-    open_hdf5,
-    read_numbers,
-)
+from dp_hub_converters.hdf5.damage import damage_told
+from dp_hub_converters.hdf5.files import check_stored, facts_of, group_at, open_hdf5
 from dp_hub_converters.hdf5.found import Shown
 from dp_hub_converters.hdf5.minari_sets import HDF5_NAME, Leaf, MinariSet, is_image, space_at
+from dp_hub_converters.hdf5.opened import Opened
 from dp_hub_converters.hdf5.pictures import Encoded, Rows, encoded_rows, is_pictures
+from dp_hub_converters.hdf5.walk import Kind, Walk
+from dp_hub_converters.shared.natural import natural
 
 
 def episode_names(one: MinariSet) -> list[str]:
@@ -28,20 +22,21 @@ def episode_names(one: MinariSet) -> list[str]:
         return sorted((name for name in file if name.startswith("episode")), key=natural)
 
 
-def episodes(one: MinariSet, names: list[str]) -> Iterator[tuple[dict[str, Leaf], dict[str, Any]]]:
-    """The arrays and the facts of some episodes."""
-    path = one.root / HDF5_NAME
-    file, spaces = open_hdf5(path), one.spaces
-    for name in names:
-        with damage_told(f"{path}: {name}"):
-            group = group_at(file, name, path)
-            leaves = {
-                key: _leaf(path, f"{name}/{place}", key, array, space_at(spaces, key))
-                for place, array in arrays_below(group, f"{path}: {name}").items()
-                for key in [_plain_key(place)]
-            }
-            facts, _ = facts_of(group)
-        yield leaves, facts
+def reader(one: MinariSet) -> Callable[[str], tuple[dict[str, Leaf], dict[str, Any]]]:
+    """What gives the arrays and the facts of an episode, by its name."""
+    opened, spaces, walk = Opened(one.root / HDF5_NAME), one.spaces, Walk()
+
+    def read(name: str) -> tuple[dict[str, Leaf], dict[str, Any]]:
+        with damage_told(f"{opened.path}: {name}"):
+            group = group_at(opened.file, name, opened.path)
+            leaves = {}
+            for place, node in walk.below(group, f"{opened.path}: {name}"):
+                key = _plain_key(place)
+                found = (*walk.look(place, node), node)
+                leaves[key] = _leaf(opened, name, key, found, space_at(spaces, key))
+            return leaves, facts_of(group)[0]
+
+    return read
 
 
 def _plain_key(key: str) -> str:
@@ -50,21 +45,35 @@ def _plain_key(key: str) -> str:
 
 
 def _leaf(
-    path: Path, name: str, key: str, array: h5py.Dataset, space: Mapping[str, Any] | None
+    opened: Opened,
+    name: str,
+    key: str,
+    found: tuple[Kind, int, Any],
+    space: Mapping[str, Any] | None,
 ) -> Leaf:
-    where = f"{path}: {name}"
-    if h5py.check_string_dtype(array.dtype) and array.ndim == 1:
-        return Leaf(Shown("object", array.shape), lambda count: _texts(array, where, key, count))
-    if is_image(space) and array.ndim == (1 if array.dtype.kind == "O" else 2) and len(array):
-        pictures = Encoded(encoded_rows(Rows(path, name, key, array)), len(array), where)
+    kind, offset, node = found
+    rows = len(kind.shape) and kind.shape[0]
+    if h5py.check_string_dtype(kind.dtype) and len(kind.shape) == 1:
+        shown = Shown("object", kind.shape)
+        return Leaf(shown, lambda count: _texts(opened, f"{name}/{kind.key}", key, count))
+    if is_image(space) and len(kind.shape) == (1 if kind.dtype.kind == "O" else 2) and rows:
+        some = Rows(opened, name, kind, offset, key=key)
+        pictures = Encoded(encoded_rows(some), rows, f"{opened.path}: {name}/{kind.key}")
         return Leaf(Shown.of(pictures), pictures.first)
-    if is_pictures(array):
-        return Leaf(Shown.of(array), lambda count: Rows(path, name, key, array, count))
-    return Leaf(Shown.of(array), lambda count: read_numbers(array, where, key)[:count])
+
+    def read(count: int) -> np.ndarray:
+        return opened.numbers(name, kind, offset, key=key, array=node)[:count]
+
+    shown = Shown.of(kind)
+    if is_pictures(kind):
+        return Leaf(shown, lambda count: Rows(opened, name, kind, offset, count=count, key=key))
+    return Leaf(shown, read)
 
 
-def _texts(array: h5py.Dataset, where: str, key: str, count: int) -> list[str]:
+def _texts(opened: Opened, name: str, key: str, count: int) -> list[str]:
+    where = f"{opened.path}: {name}"
     with damage_told(where):
+        array = opened.file[name]
         check_stored(array, where, key)
         values = np.asarray(array[:count]).tolist()
     return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]

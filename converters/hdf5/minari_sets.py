@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dp_hub_converters.hdf5.files import AGAIN, natural
+from dp_hub_converters.hdf5.damage import AGAIN
 from dp_hub_converters.hdf5.found import Shown
+from dp_hub_converters.shared.natural import natural
+from dp_hub_converters.shared.unreadable import Unreadable
 
 from dp_hub.errors import DataError
 
@@ -65,7 +67,7 @@ class MinariSet:
         return facts
 
 
-def find_sets(path: Path) -> list[MinariSet]:
+def find_sets(path: Path) -> list[MinariSet | Unreadable]:
     """The datasets at ``path`` or below, in natural order. Raises DataError if there are none."""
     if path.is_file() and path.name == HDF5_NAME:
         path = path.parent
@@ -77,10 +79,14 @@ def find_sets(path: Path) -> list[MinariSet]:
             f"{path} holds no Minari dataset: a folder with {_META} and {HDF5_NAME}, or with an "
             "arrow file for each episode"
         )
-    return [
-        MinariSet(root, root.relative_to(path).as_posix(), read_json(root / _META))
-        for root in roots
-    ]
+    return [_set(root, root.relative_to(path).as_posix()) for root in roots]
+
+
+def _set(root: Path, name: str) -> MinariSet | Unreadable:
+    try:
+        return MinariSet(root, name, read_json(root / _META))
+    except DataError as error:
+        return Unreadable(name, error)
 
 
 def is_minari(path: Path) -> bool:
@@ -108,9 +114,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def _is_set(meta: Path) -> bool:
     if (meta.parent / HDF5_NAME).is_file():
         return True
-    return (
-        meta.is_file() and any(meta.parent.glob("*/part-0.*")) and "data_format" in read_json(meta)
-    )
+    try:
+        if not meta.is_file() or not any(meta.parent.glob("*/part-0.*")):
+            return False
+        return "data_format" in read_json(meta)
+    except DataError:
+        return True  # told when it is read
 
 
 def space_at(spaces: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:

@@ -3,13 +3,15 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
-from dp_hub_converters.hdf5.files import check_readable, check_stored, damage_told, open_hdf5
+from dp_hub_converters.hdf5.damage import damage_told
+from dp_hub_converters.hdf5.files import check_readable, check_stored
 from dp_hub_converters.hdf5.found import Shown
+from dp_hub_converters.hdf5.opened import Opened
+from dp_hub_converters.hdf5.walk import Kind
 from PIL import Image
 
 from dp_hub.errors import DataError
@@ -36,23 +38,32 @@ def is_encoded(key: str, array: Any) -> bool:
 class Rows:
     """Rows of an array of a file ``(T, ...)``, read when they are sliced.
 
-    The file is opened at the first look; a chunk of several rows is decoded once when they are
-    looked at in order.
+    A chunk of several rows is decoded once when they are looked at in order.
 
     Args:
-        path: the file.
-        name: of the array in it.
-        key: what an episode calls it, for messages.
-        array: it, for its shape and type, which must stay as they are.
+        opened: the file.
+        group: the array's place in it.
+        kind: what the array is, which it must be still.
+        offset: where its bytes are, as `dp_hub_converters.hdf5.walk.Arrays` has it.
         count: of its rows, from the first; default: all.
+        key: what an episode calls it, if not by its name.
     """
 
     def __init__(
-        self, path: Path, name: str, key: str, array: h5py.Dataset, count: int | None = None
+        self,
+        opened: Opened,
+        group: str,
+        kind: Kind,
+        offset: int = -1,
+        *,
+        count: int | None = None,
+        key: str = "",
     ) -> None:
-        self._path, self._name, self._key = path, name, key
-        self.shape = (array.shape[0] if count is None else count, *array.shape[1:])
-        self.dtype, self.ndim = np.dtype(array.dtype), len(array.shape)
+        self._file, self._group, self._kind, self._offset = opened, group, kind, offset
+        self._name = f"{group}/{kind.key}" if group else kind.key
+        self._key = key or kind.key
+        self.shape = (kind.shape[0] if count is None else count, *kind.shape[1:])
+        self.dtype, self.ndim = kind.dtype, len(kind.shape)
         self._array: h5py.Dataset | None = None
         self._kept: tuple[int, np.ndarray] = (0, np.empty((0,), self.dtype))
 
@@ -62,7 +73,9 @@ class Rows:
     def __getitem__(self, part: slice) -> np.ndarray:
         """Some rows ``(t, ...)``. Raises DataError if they cannot be read."""
         start, stop, step = part.indices(len(self))
-        with damage_told(f"{self._path}: {self._name}"):
+        if self._offset >= 0:
+            return self._file.bytes_at(self._group, self._kind, self._offset, start, stop)[::step]
+        with damage_told(f"{self._file.path}: {self._name}"):
             array = self._opened()
             rows = self._block_rows(array)
             if rows == 1:
@@ -81,11 +94,12 @@ class Rows:
 
     def _opened(self) -> h5py.Dataset:
         if self._array is None:
-            array = open_hdf5(self._path)[self._name]
+            array = self._file.file[self._name]
+            where = f"{self._file.path}: {self._name}"
             if array.shape[1:] != self.shape[1:] or len(array) < len(self):
-                raise DataError(f"{self._path}: {self._name} has changed since it was looked at")
+                raise DataError(f"{where} has changed since it was looked at")
             check = check_readable if self.dtype.kind in "biuf" else check_stored
-            check(array, f"{self._path}: {self._name}", self._key)
+            check(array, where, self._key)
             self._array = array
         return self._array
 

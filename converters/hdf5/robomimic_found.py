@@ -9,19 +9,22 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 from dp_hub_converters.hdf5 import found as hdf5_found
+from dp_hub_converters.hdf5.damage import damage_told
 from dp_hub_converters.hdf5.files import (
     MAX_ARRAY_BYTES,
     arrays_below,
     attribute,
-    damage_told,
     facts_of,
     files_at,
     group_at,
-    natural,
     open_hdf5,
     plain,
 )
+from dp_hub_converters.hdf5.opened import Stamp, stamp_of
 from dp_hub_converters.hdf5.pictures import is_pictures
+from dp_hub_converters.hdf5.walk import Arrays, Kind, Walk
+from dp_hub_converters.shared.natural import natural
+from dp_hub_converters.shared.unreadable import Unreadable
 
 from dp_hub.errors import DataError
 
@@ -42,17 +45,20 @@ class Demo:
         length: steps T.
         task: what was to be done, if it is told.
         facts: what else is known of it.
-        problems: by key, why it cannot be converted.
-        error: why none of it can be; of a whole file if ``group`` is "".
+        arrays: what it holds, and where.
     """
 
     path: Path
-    group: str = ""
-    length: int = 0
-    task: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    problems: hdf5_found.Problems = field(default_factory=dict)
-    error: DataError | None = None
+    group: str
+    length: int
+    task: str | None
+    facts: Mapping[str, Any]
+    arrays: Arrays
+
+    @property
+    def where(self) -> str:
+        """Its place, for messages."""
+        return f"{self.path}: {self.group}"
 
 
 @dataclass
@@ -60,7 +66,8 @@ class Found:
     """What there is in all files.
 
     Args:
-        demos: in the order of files and numbers.
+        demos: in the order of files and numbers, with those that cannot be read.
+        stamps: of the files, as they were.
         kinds: keys, and whether all demos have them.
         pictures: keys that hold pictures.
         features: names of features that a file states, by key.
@@ -69,13 +76,19 @@ class Found:
         notes: for people.
     """
 
-    demos: list[Demo] = field(default_factory=list)
+    demos: list[Demo | Unreadable] = field(default_factory=list)
+    stamps: dict[Path, Stamp] = field(default_factory=dict)
     kinds: hdf5_found.Found = field(default_factory=hdf5_found.Found)
     pictures: set[str] = field(default_factory=set)
     features: dict[str, str] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def readable(self) -> list[Demo]:
+        """The demos that can be read."""
+        return [demo for demo in self.demos if isinstance(demo, Demo)]
 
 
 def demo_groups(file: h5py.File, path: Path) -> list[str]:
@@ -92,73 +105,82 @@ def look(
     filter_key: str | None,
     actions: ActionKind | None,
 ) -> Found:
-    """What there is at ``path``. Raises DataError where it does not hold together."""
-    looked = _Looking(next_obs=next_obs, keep_long=keep_long, filter_key=filter_key)
-    found = looked.found
+    """What there is at ``path``.
+
+    Raises:
+        DataError: there is nothing, or files do not belong together.
+    """
+    found = Found()
+    looking = _Looking(found, next_obs, keep_long)
     for file in files_at(path):
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
-            looked.file(file, name)
+            looking.at_file(file, name, filter_key)
         except DataError as error:
-            found.demos.append(Demo(file, error=error))
-    good = [demo for demo in found.demos if not demo.error]
-    if not good:
-        raise (
-            found.demos[0].error
-            if found.demos and found.demos[0].error
-            else DataError(f"{path} holds no demos (data/demo_0 ...)")
-        )
-    if looked.next_left:
+            found.demos.append(Unreadable(name, error))
+    if not found.demos:
+        raise DataError(f"{path} holds no demos (data/demo_0 ...)")
+    if looking.next_left:
         found.notes.append("next_obs/... is left out; --option next_obs=true keeps it")
-    if looked.left_out:
-        names = ", ".join(sorted(looked.left_out))
+    if looking.left_out:
+        names = ", ".join(sorted(looking.left_out))
         found.notes.append(f"long attributes of demos are left out ({names}): keep_long=true")
-    return _settled(found, looked.headers, actions)
+    return _settled(found, looking.headers, actions) if found.readable else found
 
 
 @dataclass
 class _Looking:
-    """Goes through the files, and gathers what is found."""
+    """What is known after some of the files."""
 
+    found: Found
     next_obs: bool
     keep_long: bool
-    filter_key: str | None
-    found: Found = field(default_factory=Found)
     headers: dict[Path, dict[str, Any]] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     next_left: bool = False
+    _good: set[tuple[tuple[Kind, ...], int]] = field(default_factory=set)
 
-    def file(self, file: Path, name: str) -> None:
-        """The demos of a file. Raises DataError if it, as a whole, does not hold together."""
-        with open_hdf5(file) as opened, damage_told(file):
+    def at_file(self, file: Path, name: str, filter_key: str | None) -> None:
+        """Take a file's demos in; those that cannot be read too. Raises DataError."""
+        self.found.stamps[file] = stamp_of(file)
+        with open_hdf5(file, many=True) as opened, damage_told(file):
             groups, masks = demo_groups(opened, file), _masks(opened, file)
-            wanted = _wanted(groups, masks, self.filter_key, file)
-            self.headers[file] = facts_of(opened["data"], long=True)[0]
-            for group in wanted:
+            data, walk = group_at(opened, "data", file), Walk()
+            header = self.headers[file] = facts_of(data, long=True)[0]
+            for group in _wanted(groups, masks, filter_key, file):
                 about: dict[str, Any] = {"source": name, "demo": group}
                 about |= {"masks": on} if (on := [m for m in masks if group in masks[m]]) else {}
+                where = f"{file}: data/{group}"
                 try:
-                    with damage_told(f"{file}: data/{group}"):
-                        self._demo(opened, file, group, about)
+                    with damage_told(where):
+                        demo = self._demo(file, data, walk, about, _task(header))
                 except DataError as error:
-                    self.found.demos.append(Demo(file, f"data/{group}", error=error))
+                    self.found.demos.append(Unreadable(f"{name}: {group}", error))
+                else:
+                    self.found.demos.append(demo)
 
-    def _demo(self, opened: h5py.File, file: Path, group: str, about: Mapping[str, Any]) -> None:
-        demo = group_at(opened["data"], group, file)
-        where = f"{file}: data/{group}"
-        arrays = {k: v for k, v in arrays_below(demo, where).items() if v.shape}
+    def _demo(
+        self, file: Path, data: h5py.Group, walk: Walk, about: dict[str, Any], task: str | None
+    ) -> Demo:
+        name = about["demo"]
+        where, node = f"{file}: data/{name}", group_at(data, name, file)
+        arrays = walk.arrays(node, where)
+        facts, out = facts_of(node, long=self.keep_long)
+        shown = {kind.key: kind for kind in arrays.kinds if kind.shape}
         if not self.next_obs:
-            kept = {k: v for k, v in arrays.items() if not k.startswith("next_obs/")}
-            self.next_left, arrays = self.next_left or len(kept) < len(arrays), kept
-        facts, out = facts_of(demo, long=self.keep_long)
+            kept = {key: kind for key, kind in shown.items() if not key.startswith("next_obs/")}
+            self.next_left, shown = self.next_left or len(kept) < len(shown), kept
+        length = _length(shown, facts, where)
+        if (arrays.kinds, length) not in self._good:
+            if not self.found.kinds.dtypes:
+                _take_first(self.found, node, shown)
+            each = {key: hdf5_found.Shown.of(kind) for key, kind in shown.items()}
+            if self.found.kinds.add(where, each, dict.fromkeys(each, (length,))):
+                self._good.add((arrays.kinds, length))
         self.left_out |= set(out)
-        length = _length(arrays, facts, where)
-        problems = _take_kinds(self.found, arrays, length, where)
-        task = _task(facts) or _task(self.headers[file])
+        task = _task(facts) or task
         facts = {k: v for k, v in facts.items() if k not in (*_COUNTS, "task")}
-        self.found.demos.append(
-            Demo(file, f"data/{group}", length, task, facts | dict(about), problems)
-        )
+        return Demo(file, f"data/{name}", length, task, facts | about, arrays)
 
 
 def _masks(file: h5py.File, path: Path) -> dict[str, frozenset[str]]:
@@ -193,7 +215,7 @@ def _wanted(
     return [group for group in groups if group in masks[filter_key]]
 
 
-def _length(arrays: Mapping[str, h5py.Dataset], facts: Mapping[str, Any], where: str) -> int:
+def _length(arrays: Mapping[str, Kind], facts: Mapping[str, Any], where: str) -> int:
     """Steps of a demo: rows of its actions, else of its first array."""
     if not arrays:
         raise DataError(f"{where} holds no arrays")
@@ -206,20 +228,17 @@ def _length(arrays: Mapping[str, h5py.Dataset], facts: Mapping[str, Any], where:
     return length
 
 
-def _take_kinds(
-    found: Found, arrays: Mapping[str, h5py.Dataset], length: int, where: str
-) -> hdf5_found.Problems:
-    if not found.kinds.dtypes:
-        found.pictures |= {key for key, array in arrays.items() if is_pictures(array)}
-        for key, array in arrays.items():
-            stated = plain(attribute(array, FEATURE))
-            if isinstance(stated, str):
-                found.features[key] = stated
-            names = plain(attribute(array, NAMES))
-            if isinstance(names, list):
-                found.names[key] = tuple(map(str, names))
-    shown = {key: hdf5_found.Shown.of(array) for key, array in arrays.items()}
-    return found.kinds.add(where, shown, dict.fromkeys(arrays, (length,)))
+def _take_first(found: Found, demo: h5py.Group, kinds: Mapping[str, Kind]) -> None:
+    """What the first demo says of all."""
+    found.pictures |= {key for key, kind in kinds.items() if is_pictures(kind)}
+    for key in kinds:
+        array = demo[key]
+        stated = plain(attribute(array, FEATURE))
+        if isinstance(stated, str):
+            found.features[key] = stated
+        names = plain(attribute(array, NAMES))
+        if isinstance(names, list):
+            found.names[key] = tuple(map(str, names))
 
 
 def _task(facts: Mapping[str, Any]) -> str | None:
@@ -239,7 +258,7 @@ def _settled(
     found: Found, headers: Mapping[Path, Mapping[str, Any]], actions: ActionKind | None
 ) -> Found:
     """Source attributes: what all files agree on; the rest goes to the demos."""
-    used = {demo.path: headers[demo.path] for demo in found.demos if not demo.error}
+    used = {demo.path: headers[demo.path] for demo in found.readable}
     first = next(iter(used.values()))
     shared = {
         key: value
@@ -253,7 +272,8 @@ def _settled(
             told = dict.fromkeys(told, actions)
         _take_one(found.attrs, name, told)
     found.demos = [
-        demo if demo.error else _with_header(demo, used[demo.path], shared) for demo in found.demos
+        _with_header(demo, used[demo.path], shared) if isinstance(demo, Demo) else demo
+        for demo in found.demos
     ]
     if first.get("macros_image_convention") == "opengl" and found.pictures:
         found.notes.append(

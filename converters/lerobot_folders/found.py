@@ -29,6 +29,7 @@ class Found:
 
     Args:
         rows: by episode.
+        missing: by episode, why its rows cannot be had.
         videos: what each video file holds, by path.
         unusable: by feature and episode, why its frames cannot be had.
         shapes: (H, W, C) of pictures that are not in videos.
@@ -38,6 +39,7 @@ class Found:
 
     meta: Meta
     rows: dict[int, Rows] = field(default_factory=dict)
+    missing: dict[int, DataError] = field(default_factory=dict)
     videos: dict[Path, VideoFacts] = field(default_factory=dict)
     unusable: dict[str, dict[int, DataError]] = field(default_factory=dict)
     shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -61,8 +63,9 @@ def look(root: Path, *, skip: bool) -> Found:
     Args:
         skip: episodes whose files are missing are left out.
     Raises:
-        DataError: it does not hold together. What is wrong with videos and pictures is kept in
-            ``unusable``, as it matters only to those who want them.
+        DataError: it does not hold together. What is wrong with rows of single episodes is kept in
+            ``missing``, with videos and pictures in ``unusable``, as that matters only to those who
+            want them.
     """
     found = Found(read_meta(root))
     found.notes += found.meta.notes
@@ -75,34 +78,27 @@ def look(root: Path, *, skip: bool) -> Found:
 
 
 def _find_rows(found: Found, *, skip: bool) -> None:
-    """Find the rows of every episode. Raises DataError if some are not there."""
-    meta = found.meta
+    """Find the rows of every episode."""
     files: dict[Path, dict[int, Rows]] = {}
-    missing, elsewhere = [], []
-    for listed in meta.episodes:
-        _scan(found, files, listed.data)
-    for listed in meta.episodes:
-        rows = files[listed.data].get(listed.number)
-        if rows is None and meta.major == 3:
-            places = [held[listed.number] for held in files.values() if listed.number in held]
-            if len(places) > 1:
-                raise DataError(
-                    f"episode {listed.number} is in {len(places)} data files of {meta.root}, but "
-                    f"not in {listed.data}, where meta/episodes says",
-                    hint=AGAIN,
-                )
-            rows = places[0] if places else None
-            elsewhere += places
-        if rows is None:
-            missing.append(listed)
+    failed: dict[Path, DataError] = {}
+    missing, elsewhere = [], list[Rows]()
+    for listed in found.meta.episodes:
+        try:
+            _scan(found, files, listed.data)
+        except DataError as error:
+            files[listed.data], failed[listed.data] = {}, error
+    for listed in found.meta.episodes:
+        try:
+            rows = _rows_of(found, files, listed, elsewhere)
+        except DataError as error:
+            found.missing[listed.number] = error
             continue
-        if listed.length not in (None, rows.count):
-            raise DataError(
-                f"{rows.path} has {rows.count} rows of episode {listed.number}; meta/ says it has "
-                f"{listed.length} frames",
-                hint=AGAIN,
-            )
-        found.rows[listed.number] = rows
+        if rows is not None:
+            found.rows[listed.number] = rows
+        elif listed.data in failed:
+            found.missing[listed.number] = failed[listed.data]
+        else:
+            missing.append(listed)
     if missing:
         _tell_missing(found, files, missing, skip=skip)
     if elsewhere:
@@ -113,8 +109,8 @@ def _find_rows(found: Found, *, skip: bool) -> None:
     off_s = max((rows.off_s for rows in found.rows.values()), default=0.0)
     if off_s > _OFF_S:
         found.notes.append(
-            f"timestamps are up to {off_s:.4g} s off the {meta.fps:g} Hz grid; frames are taken as "
-            f"1/{meta.fps:g} s apart"
+            f"timestamps are up to {off_s:.4g} s off the {found.meta.fps:g} Hz grid; frames are "
+            f"taken as 1/{found.meta.fps:g} s apart"
         )
     if found.several_tasks:
         n = sum(len(rows.tasks) > 1 for rows in found.rows.values())
@@ -122,6 +118,34 @@ def _find_rows(found: Found, *, skip: bool) -> None:
             f"the task changes within {n} episodes: their texts are joined, and the key task_index "
             "keeps which one it is in every frame"
         )
+
+
+def _rows_of(
+    found: Found, files: Mapping[Path, dict[int, Rows]], listed: Listed, elsewhere: list[Rows]
+) -> Rows | None:
+    """The rows of an episode, None if there are none; those of another file are in ``elsewhere``.
+
+    Raises:
+        DataError: they are in several files, or are not as many as they should be.
+    """
+    meta, rows = found.meta, files[listed.data].get(listed.number)
+    if rows is None and meta.major == 3:
+        places = [held[listed.number] for held in files.values() if listed.number in held]
+        if len(places) > 1:
+            raise DataError(
+                f"episode {listed.number} is in {len(places)} data files of {meta.root}, but "
+                f"not in {listed.data}, where meta/episodes says",
+                hint=AGAIN,
+            )
+        rows = places[0] if places else None
+        elsewhere += places
+    if rows is not None and listed.length not in (None, rows.count):
+        raise DataError(
+            f"{rows.path} has {rows.count} rows of episode {listed.number}; meta/ says it has "
+            f"{listed.length} frames",
+            hint=AGAIN,
+        )
+    return rows
 
 
 def _scan(found: Found, files: dict[Path, dict[int, Rows]], path: Path) -> None:
@@ -150,9 +174,11 @@ def _tell_missing(
         others = (
             f", or convert the {there} others with --option missing_episodes=skip" if there else ""
         )
-        raise DataError(
+        error = DataError(
             f"{what}{more}", hint=f"copy or pull the dataset again, it is not complete{others}"
         )
+        found.missing |= {listed.number: error for listed in missing}
+        return
     left_out = _listed([e.number for e in missing])
     found.notes.append(f"left out, as their data files are not there: {left_out}")
 

@@ -63,8 +63,11 @@ def records(path: Path, start: int = 0) -> Iterator[bytes]:
         raise DataError(f"{path} cannot be read: {error}", hint=AGAIN) from None
 
 
-def count_records(path: Path) -> int:
-    """How many records there are; only their lengths are read and checked. Raises DataError."""
+def count_records(path: Path) -> tuple[int, DataError | None]:
+    """How many records there are before the end or what is damaged, and what that is.
+
+    Only the lengths of records are read and checked.
+    """
     number = 0
     try:
         with path.open("rb") as file:
@@ -73,9 +76,11 @@ def count_records(path: Path) -> int:
                 length = _length(head, size - file.tell(), f"record {number} of {path}")
                 file.seek(length + _FOOT.size, 1)
                 number += 1
+    except DataError as error:
+        return number, error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}", hint=AGAIN) from None
-    return number
+        return number, DataError(f"{path} cannot be read: {error}", hint=AGAIN)
+    return number, None
 
 
 def masked_crc(data: bytes) -> int:

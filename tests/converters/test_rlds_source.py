@@ -106,7 +106,7 @@ def test_all_real_episodes_are_read_with_their_instructions_and_pictures(bridge)
     assert source.recognises(bridge)
     found = source.describe(bridge)
     assert (found.n_episodes, "fps" in found.attrs) == (25, False)
-    assert any("--fps" in note for note in found.notes)
+    assert "--fps" in found.fps_hint
     assert any("val" in note for note in found.notes)
     episodes = list(source.episodes(bridge))
     assert len(episodes) == 25

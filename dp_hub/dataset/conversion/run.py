@@ -35,6 +35,8 @@ from dp_hub.replay.source import Source
 COMMIT_S = 10.0  # what is lost, at most, when a conversion is killed
 _TURN_BYTES = 64_000_000  # of decoded episodes that one process takes at a time
 _TURN_ITEMS = 32
+_AHEAD_BYTES = 4_000_000  # of episodes that are read in one go while others are written
+_AHEAD_ITEMS = 32
 _USUAL_STEPS = 300  # of an episode, where the source does not say
 log = logging.getLogger(__name__)
 Outcome = Stored | Bad | Ended
@@ -330,9 +332,42 @@ def stated(found: Source, name: str, kind: Any) -> Any:
 
 
 def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
-    """``items``, with the next one being read in a thread while this one is used."""
+    """``items``, with the next ones being read in a thread while these are used."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        upcoming = pool.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = pool.submit(next, items, None)
-            yield item
+        upcoming = pool.submit(_next_few, items)
+        while True:
+            few, error = upcoming.result()
+            if few and error is None:
+                upcoming = pool.submit(_next_few, items)
+            yield from few
+            if error is not None:
+                raise error
+            if not few:
+                return
+
+
+def _next_few(items: Iterator[Any]) -> tuple[list[Any], DataError | None]:
+    """Items until they are large or many: for each a thread of its own would take longer than it.
+
+    Returns:
+        They, none at the end; and what the one behind them raised.
+    """
+    few: list[Any] = []
+    n_bytes = 0
+    try:
+        for item in items:
+            few.append(item)
+            n_bytes += _size(item)
+            if n_bytes >= _AHEAD_BYTES or len(few) == _AHEAD_ITEMS:
+                break
+    except DataError as error:
+        return few, error
+    return few, None
+
+
+def _size(item: Any) -> int:
+    """Bytes of an episode's arrays; pictures, which are read later, count as many."""
+    if not isinstance(item, Found):
+        return 0
+    values = item.episode.data.values()
+    return sum(getattr(one, "nbytes", _AHEAD_BYTES) for one in values)
