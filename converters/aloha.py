@@ -44,9 +44,9 @@ _TASKS = ("task", "language_instruction", "instruction")
 _FPS_HINT = "ALOHA and ACT record at 50 Hz unless their DT was changed: --fps 50"
 _COLOUR_HINT = (
     "no decoder can tell: recorders often give RGB to OpenCV, which takes it for BGR, so that red "
-    "and blue are exchanged in the JPEG files (ACT++ and Mobile ALOHA do). Look at one picture: "
-    "if its colours are right in an image viewer say --option image_encoding=rgb, if red and blue "
-    "are exchanged say --option image_encoding=bgr"
+    "and blue are exchanged in the JPEG files (ACT++ and Mobile ALOHA do). Convert one "
+    "file with --option image_encoding=bgr and look at it with dp-hub info DIR --picture P.png: if "
+    "red and blue are exchanged there, it is image_encoding=rgb"
 )
 
 

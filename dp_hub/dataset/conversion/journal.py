@@ -134,8 +134,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
 def entries_up_to(n_episodes: int, lines: Iterable[bytes]) -> list[Entry]:
     """Those in the file that are whole and not ahead of so many committed episodes, summed up.
 
-    What was left out or encoded again is there one by one. The last entry has the sum of all reports: those of
-    thousands of recordings are many gigabytes.
+    What was left out or encoded again is there one by one. The last entry has the sum of all
+    reports: those of thousands of recordings are many gigabytes.
     """
     kept: list[Entry] = []
     last, report = None, None
