@@ -86,7 +86,7 @@ def test_finish_completes_what_was_cut_off(tmp_path):
 def test_a_killed_conversion_goes_on_with_the_same_command(tmp_path, pusht_zip):
     words = ["convert", "zarr", str(pusht_zip), "--to", "ds", "--images", "png"]
     # Committing more often than every ten seconds, so that there is something to go on from.
-    hasty = "import dp_hub.dataset.convert as c; c.COMMIT_S = 0.3; " + COMMAND[2]
+    hasty = "import dp_hub.dataset.conversion.run as c; c.COMMIT_S = 0.3; " + COMMAND[2]
     process = subprocess.Popen([*COMMAND[:2], hasty, *words], cwd=tmp_path)
     partial = tmp_path / ".ds.partial"
     while not partial.exists() and process.poll() is None:

@@ -36,7 +36,7 @@ def test_bad_episodes_are_left_out_and_listed_with_number_source_and_reason(made
     assert "float64 (4,) per step" in listed[2]["reason"]
     assert "no steps" in listed[3]["reason"]
     assert [vars(one) for one in done.bad] == listed
-    assert "left out: episode 2 (e2.json): action of episode 2 is" in caplog.text
+    assert "left out: 2 (e2.json): action of episode 2 is" in caplog.text
     export_zarr(made / "out/ds", made / "out.zarr")
     facts = open_replay(made / "out.zarr").attrs["episodes"]
     assert [one["number"] for one in facts] == [1, 4, 8, 9]
