@@ -31,7 +31,7 @@ from dp_hub.policies.kinds import Policy, make_policy
 from dp_hub.training.breakdown import rescued
 from dp_hub.training.chance import Chance
 from dp_hub.training.config import TrainConfig
-from dp_hub.training.data import TrainingData, training_data
+from dp_hub.training.data import TrainingData, training_data, what_is_used
 from dp_hub.training.ema import Ema
 from dp_hub.training.evaluation import action_error, validation_loss
 from dp_hub.training.machine import (
@@ -98,6 +98,7 @@ def train(
     set_threads(config, process)
     rank, world_size, device = process.process_index, process.num_processes, process.device
     data = training_data(dataset, config, device=device, rank=rank, world_size=world_size)
+    log.info("learns %s", what_is_used(dataset, config.policy))
     torch.manual_seed(config.seed)
     policy = make_policy(config.policy, data.features, normalizer=data.normalizer).to(device)
     config = with_precision(config, policy, data, process, checkpoint)

@@ -13,7 +13,7 @@ from dp_hub.errors import ConfigError
 from dp_hub.models.normalizer import Normalizer, fit_normalizer
 from dp_hub.policies.card import DatasetRecord
 from dp_hub.policies.kinds import PolicyConfig, required_features
-from dp_hub.policies.selection import Shape
+from dp_hub.policies.selection import Shape, parse_selection
 from dp_hub.sampling import (
     DeviceSampler,
     HostSampler,
@@ -219,6 +219,19 @@ def policy_features(dataset: "Dataset | StreamedDataset", policy: PolicyConfig) 
             hint="set policy.action to a feature of numbers",
         )
     return names
+
+
+def what_is_used(dataset: "Dataset | StreamedDataset", policy: PolicyConfig) -> str:
+    """What the policy observes and predicts, and which observations of the dataset it does not."""
+    wanted = [parse_selection(text) for text in policy.observations]
+    told = [
+        text if one.whole else f"{text} of {dataset.features[one.name].shape[-1]} numbers"
+        for text, one in zip(policy.observations, wanted, strict=True)
+    ]
+    names = {one.name for one in wanted}
+    spare = [n for n in dataset.features if n.startswith("observation") and n not in names]
+    not_used = f"; not observed: {', '.join(spare)}" if spare else ""
+    return f"{policy.action} from {', '.join(told)}{not_used}"
 
 
 def _with_mirror(

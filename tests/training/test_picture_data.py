@@ -12,7 +12,7 @@ from dp_hub.envs.pusht.symmetry import mirrored, mirrored_pictures
 from dp_hub.errors import ConfigError
 from dp_hub.sampling.frame_file import FrameFile
 from dp_hub.training.config import TrainConfig
-from dp_hub.training.data import training_data
+from dp_hub.training.data import training_data, what_is_used
 
 CPU = torch.device("cpu")
 OBSERVED = ["observation.image", "observation.state[:2]"]
@@ -32,6 +32,14 @@ def configuration(**changes):
 
 def data_of(folder, **changes):
     return training_data(dp_hub.open_dataset(folder), configuration(**changes), device=CPU)
+
+
+def test_a_run_tells_what_it_uses_and_what_not(pusht_webp):
+    told = what_is_used(dp_hub.open_dataset(pusht_webp), configuration().policy)
+    assert told == (
+        "action from observation.image, observation.state[:2] of 5 numbers; "
+        "not observed: observation.environment_state"
+    )
 
 
 def test_batches_hold_the_recorded_pictures(pusht_webp):
