@@ -22,7 +22,10 @@ class ReplayZarr:
     """
 
     name = "zarr"
-    summary = "Diffusion Policy's replay buffer, a .zarr folder or .zarr.zip (UMI's too)"
+    summary = (
+        "Diffusion Policy's replay buffer, a .zarr folder or .zarr.zip; UMI's, with pip install "
+        '"dp_hub[jpegxl]"'
+    )
 
     def __init__(self, *, missing_chunks: Literal["error", "fill"] = "error") -> None:
         self._missing = missing_chunks
