@@ -20,6 +20,7 @@ OnGap = Literal["split", "reject", "error", "keep"]
 Span = tuple[float, float]
 
 _SAME_RATE = 0.02  # a period this close to the grid's is the grid's
+_TOGETHER = 8  # values; more would seldom be without a lost one among them
 _ROOM = 0.25  # of a step, behind the first one, that is kept clear of values
 _MOST_LATE = 0.05  # of the values come there nevertheless
 MOST_STEPS = 100_000_000
@@ -80,7 +81,7 @@ def find_grids(
         raise DataError(f"on_gap is {on_gap!r}", hint=f"choose one of {', '.join(get_args(OnGap))}")
     if not streams:
         raise DataError("a grid needs at least one stream")
-    tracks = [_track(name, stream, follows[name]) for name, stream in streams.items()]
+    tracks = [_track(name, stream, follows[name], rate) for name, stream in streams.items()]
     if on_gap != "keep":
         _check_limits(tracks)
     whole = _common(tracks, start_s, stop_s)
@@ -124,13 +125,15 @@ class _Track:
 
     Args:
         times_s: float64 (n,), latency taken off.
-        period_s: of a value at the end or before a gap; None: it counts for ever.
+        usual_s: between two values; None where there is one only.
+        at_rate: whether values come as often as the grid has steps.
     """
 
     name: str
     times_s: np.ndarray
     how: Follow
     usual_s: float | None
+    at_rate: bool
 
     @property
     def lasts_s(self) -> float:
@@ -171,7 +174,7 @@ class _Track:
         return [(float(times[i]) + lasts, float(times[i + 1])) for i in self._places(whole)]
 
 
-def _track(name: str, stream: Stream, how: Follow) -> _Track:
+def _track(name: str, stream: Stream, how: Follow, rate: Fraction) -> _Track:
     if not len(stream):
         raise DataError(
             f"the stream {name} is empty", hint="leave it out, or look at the recording's topics"
@@ -182,7 +185,11 @@ def _track(name: str, stream: Stream, how: Follow) -> _Track:
             "interpolated",
             hint="method: hold uses it for the whole recording",
         )
-    return _Track(name, stream.times_s - how.latency_s, how, median_period_s(stream.times_s))
+    usual, step = median_period_s(stream.times_s), float(1 / rate)
+    at_rate = usual is not None and _is_step(stream.times_s, step)
+    if usual is not None and at_rate:
+        usual = min(usual, step)  # or a last value that came late would be shown twice
+    return _Track(name, stream.times_s - how.latency_s, how, usual, at_rate)
 
 
 def _check_limits(tracks: Sequence[_Track]) -> None:
@@ -252,7 +259,7 @@ def _phase(span: Span, tracks: Sequence[_Track], fps: float) -> float:
     within = [
         track.times_s[slice(*np.searchsorted(track.times_s, span))]
         for track in tracks
-        if track.how.used_method == "hold" and _at_rate(track, fps)
+        if track.how.used_method == "hold" and track.at_rate
     ]
     around = np.sort(np.remainder((np.concatenate([*within, []]) - span[0]) * fps, 1.0))
     if not len(around):
@@ -268,8 +275,11 @@ def _phase(span: Span, tracks: Sequence[_Track], fps: float) -> float:
     return 0.0 if min(phase, 1 - phase) <= SAME_S * fps else phase
 
 
-def _at_rate(track: _Track, fps: float) -> bool:
-    return track.usual_s is not None and abs(track.usual_s * fps - 1) < _SAME_RATE
+def _is_step(times_s: np.ndarray, step_s: float) -> bool:
+    """Whether values come once a step, as some of them together tell: jitter blurs single ones."""
+    some = min(_TOGETHER, len(times_s) - 1)
+    period_s = float(np.median(times_s[some:] - times_s[:-some])) / some
+    return abs(period_s / step_s - 1) < _SAME_RATE
 
 
 def _gap_told(gap: Gap, count: int) -> str:
