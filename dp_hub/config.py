@@ -193,7 +193,7 @@ def _path(loc: Sequence[str | int], values: Any) -> str:
     """
     text = ""
     for number, part in enumerate(loc, 1):
-        if isinstance(values, list) and isinstance(part, int):
+        if isinstance(values, list | tuple) and isinstance(part, int):
             text += f"[{part}]"
             values = values[part] if part < len(values) else None
         elif isinstance(values, Mapping) and (part in values or number == len(loc)):

@@ -306,7 +306,7 @@ REFUSALS = {
     "too many steps": ({"n_action_steps": 8}, ["7"]),
     "other weights": ({"model__down_dims": [16, 64]}, ["down_modules", "(64"]),
     "more than any machine holds": ({"model__down_dims": [65_536] * 2}, ["down_modules"]),
-    "more than is allowed": ({"model__down_dims": [800_000] * 2}, ["down_dims.0", "65536"]),
+    "more than is allowed": ({"model__down_dims": [800_000] * 2}, ["down_dims[0]", "65536"]),
     "a network that is not there": ({"model": None}, ["model"]),
 }
 

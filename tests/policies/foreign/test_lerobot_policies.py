@@ -343,7 +343,7 @@ def test_nesting_without_end_is_a_sentence(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"down_dims": [65_536, 65_536]}, "down_modules"),
-        ({"down_dims": [800_000, 800_000]}, r"`denoiser\.down_dims\.0`.* less than or equal to"),
+        ({"down_dims": [800_000, 800_000]}, r"`denoiser\.down_dims\[0\]`.* less than or equal to"),
         ({"horizon": 9000}, r"`horizon`.* less than or equal to 8192"),
         ({"horizon": 10**9}, r"`horizon`.* only a whole number"),
         (
