@@ -22,8 +22,10 @@ WEIGHTS_PER_ROW = 2**17
 """With more weights than this per step of the result, a product is faster than oneDNN."""
 
 MANY_TAP_WEIGHTS = 2**18
+MANY_TAP_ROWS = 512
 MOST_TAPS_MET = 0.9
-"""With more weights, and fewer of the taps on a step, products tap by tap are faster."""
+"""With more weights, as many steps of the result (the weights have to be laid out anew, whatever
+they are used for), and fewer of the taps on a step, products tap by tap are faster."""
 
 
 class Conv1d(nn.Conv1d):
@@ -64,7 +66,7 @@ class _Convolve(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
         n_steps = (x.shape[2] + 2 * padding - weight.shape[2]) // stride + 1
         if not _few_rows(len(x) * n_steps, weight):
-            if _tap_by_tap(x.shape[2], weight, stride, padding):
+            if _tap_by_tap(x, weight, stride, padding):
                 return _by_taps(x, weight, bias, padding)
             return torch.conv1d(x, weight, bias, stride, padding)
         rows = _windows(x, weight.shape[2], stride, padding)
@@ -83,7 +85,7 @@ class _Convolve(torch.autograd.Function):
         many = few or weight.numel() > MANY_WEIGHTS
         wants_x, wants_weight, wants_bias, _, _ = ctx.needs_input_grad
         of_x, of_weight, of_bias = None, None, grad.sum((0, 2)) if wants_bias else None
-        if not few and _tap_by_tap(x.shape[2], weight, ctx.stride, ctx.padding):
+        if not few and _tap_by_tap(x, weight, ctx.stride, ctx.padding):
             of_x = _by_taps_to_x(grad, weight, x.shape[2], ctx.padding) if wants_x else None
             of_weight = _by_taps_to_weight(grad, x, weight, ctx.padding) if wants_weight else None
             return of_x, of_weight, of_bias, None, None
@@ -105,11 +107,12 @@ def _few_rows(n_rows: int, weight: Tensor) -> bool:
     return weight.numel() > WEIGHTS_PER_ROW * n_rows
 
 
-def _tap_by_tap(n_steps: int, weight: Tensor, stride: int, padding: int) -> bool:
-    if stride != 1 or weight.numel() < MANY_TAP_WEIGHTS:
+def _tap_by_tap(x: Tensor, weight: Tensor, stride: int, padding: int) -> bool:
+    n_steps = x.shape[2]
+    n_out = n_steps + 2 * padding - weight.shape[2] + 1
+    if stride != 1 or weight.numel() < MANY_TAP_WEIGHTS or len(x) * n_out < MANY_TAP_ROWS:
         return False
     met = sum(seen.stop - seen.start for seen, _ in _taps(n_steps, weight.shape[2], padding))
-    n_out = n_steps + 2 * padding - weight.shape[2] + 1
     return weight.shape[2] == 1 or met <= MOST_TAPS_MET * weight.shape[2] * n_out
 
 
