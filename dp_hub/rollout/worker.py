@@ -5,13 +5,11 @@ computes with the same number of threads, so the scores are those of one process
 """
 
 import multiprocessing
-import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import torch
 
 from dp_hub.errors import DpHubError, PolicyError
+from dp_hub.processes import end_process, interrupts_held
 from dp_hub.rollout.episodes import Cost, EpisodeResult
 from dp_hub.rollout.evaluation import Evaluation, Job, summarise, torch_threads
 from dp_hub.rollout.intervals import ShareInterval
@@ -129,7 +128,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self._group: Sequence[int] = ()
         self.process = context.Process(target=_work, args=(source, job, theirs), daemon=True)
-        with _interrupts_held():
+        with interrupts_held():
             self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
@@ -161,11 +160,7 @@ class _Worker:
     def stop(self) -> None:
         """End the process, at once if it is busy."""
         self.connection.close()
-        self.process.terminate()
-        self.process.join(5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        end_process(self.process)
 
 
 @contextmanager
@@ -179,22 +174,6 @@ def _workers(source: PolicySource, job: Job, n: int) -> Iterator[list[_Worker]]:
     finally:
         for worker in started:
             worker.stop()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches a process started here never, and this one when the block has ended.
-
-    A terminal sends it to all processes at once, and each would end with a traceback; they are
-    stopped by this one instead.
-    """
-    # Started with the first process, it would let the signals through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(source: PolicySource, job: Job, connection: Connection) -> None:

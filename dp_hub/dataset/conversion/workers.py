@@ -9,7 +9,6 @@ way what is prepared depends on nothing but the episode, so the dataset is that 
 import itertools
 import logging
 import multiprocessing
-import signal
 import tempfile
 import traceback
 from collections import deque
@@ -17,7 +16,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from tempfile import TemporaryDirectory
@@ -29,6 +27,7 @@ from dp_hub.dataset.conversion.source import Bad, Ended, Reader, Reading, Stored
 from dp_hub.dataset.features import Column
 from dp_hub.dataset.preparing import Preparer
 from dp_hub.errors import DataError
+from dp_hub.processes import end_process, interrupts_held
 
 log = logging.getLogger(__name__)
 _HELD_BYTES = 48_000_000  # of one process's episodes that wait for their turn
@@ -135,11 +134,7 @@ class _Worker:
     def stop(self) -> None:
         """End the process, at once if it is busy."""
         self.connection.close()
-        self.process.terminate()
-        self.process.join(5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        end_process(self.process)
 
 
 def _take(worker: _Worker, workers: Sequence[_Worker]) -> Any:
@@ -179,7 +174,7 @@ def _started(work: Work) -> Iterator[list[_Worker]]:
                 process = context.Process(
                     target=_work, args=(work, number, theirs, folder), daemon=True
                 )
-                with _interrupts_held():
+                with interrupts_held():
                     process.start()
                 theirs.close()  # so that the end of the process is the end of the pipe
                 started.append(_Worker(process, ours))
@@ -187,18 +182,6 @@ def _started(work: Work) -> Iterator[list[_Worker]]:
         finally:
             for worker in started:
                 worker.stop()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches a process started here never, and this one when the block has ended."""
-    # Started with the first process, it would let the signals through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(work: Work, number: int, connection: Connection, folder: str) -> None:
