@@ -36,3 +36,7 @@ class PolicyError(DpHubError):
 
 class TrainingError(DpHubError):
     """Training broke down: numbers that are not finite, or no memory left."""
+
+
+class RobotError(DpHubError):
+    """A robot, a camera or another device is away, refuses, or does what it must not."""

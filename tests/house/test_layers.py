@@ -18,6 +18,7 @@ LAYERS = {
     "policies": 2,
     "training": 3,
     "rollout": 3,
+    "robot": 3,
     "cli": 4,
 }
 SAME_LAYER = {("sampling", "dataset"), ("envs", "replay")}

@@ -1,0 +1,1 @@
+"""Real robots and simulated ones in real time: devices, control, observation, recording."""
