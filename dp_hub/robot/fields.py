@@ -1,4 +1,4 @@
-"""Named arrays of fixed shape: what a device gives each time, and what a ring of shared memory holds."""
+"""Named arrays of fixed shape: what a device gives, and what a ring of shared memory holds."""
 
 from dataclasses import dataclass
 

@@ -42,10 +42,10 @@ class Hand:
 
     Args:
         time_s: when it was read.
-        velocity: float64 (6,), shares of full speed in [-1, 1]: along x, y, z, about x, y, z of the
-            robot's base. An actuator of fewer numbers takes the first ones.
-        target: float64 (D,) where the device gives positions (a leader arm, a mouse) in the units of
-            the actuator; None: ``velocity`` counts.
+        velocity: float64 (6,), shares of full speed in [-1, 1]: along x, y, z, about x, y, z of
+            the robot's base. An actuator of fewer numbers takes the first ones.
+        target: float64 (D,) where the device gives positions (a leader arm, a mouse) in the units
+            of the actuator; None: ``velocity`` counts.
         gripper: share of full speed in [-1, 1], positive opens.
         buttons: names of the buttons that are down.
     """
@@ -58,7 +58,7 @@ class Hand:
 
 
 class Actuator(Protocol):
-    """What follows targets: an `Arm` or a `Gripper`. All calls return at once (well under a period).
+    """What follows targets: an `Arm` or a `Gripper`. Every call returns well under a period.
 
     Attributes:
         space: of targets.
