@@ -224,7 +224,6 @@ def _fit(values: Mapping[str, np.ndarray], field: Field) -> np.ndarray:
     value = np.asarray(values[field.name])
     if value.shape != field.shape or not np.can_cast(value.dtype, field.dtype, "same_kind"):
         raise RobotError(
-            f"`{field.name}` should be {field.dtype} {field.shape}, not"
-            f" {value.dtype} {value.shape}"
+            f"`{field.name}` should be {field.dtype} {field.shape}, not {value.dtype} {value.shape}"
         )
     return value

@@ -1,7 +1,7 @@
 """Pieces of shared memory that are gone when those who use them are, however these end.
 
-`multiprocessing.shared_memory` makes, registers and removes them. It does not map them: attaching
-with it registers a piece once more (up to Python 3.12), and its handle complains when arrays outlive
+`multiprocessing.shared_memory` makes, registers and removes them. It does not map them: attaching with
+it registers a piece once more (up to Python 3.12), and its handle complains when arrays outlive
 it. What is mapped here goes with the last array on it.
 
 Three things see to it that no piece stays behind. Its creator removes it at the end, also if it
@@ -12,6 +12,7 @@ its pieces, which the kernel lets go of when it dies. That, and not the process 
 what `sweep` asks, for ids come again, and are others' in containers that share /dev/shm.
 """
 
+import _posixshmem
 import fcntl
 import mmap
 import os
@@ -21,7 +22,6 @@ from contextlib import suppress
 from multiprocessing import resource_tracker, shared_memory, util
 from pathlib import Path
 
-import _posixshmem
 import numpy as np
 
 from dp_hub.errors import RobotError
