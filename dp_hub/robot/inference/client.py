@@ -5,17 +5,15 @@
 >>> chunk = client.predict({"observation.state": state}).chunk  # float32 (Tp, Da)
 """
 
-import os
 import socket
-import ssl
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.inference import wire
+from dp_hub.robot.inference.address import TOKEN_HINT, read_token, split_address, tls_of
 from dp_hub.robot.inference.extra import library
 from dp_hub.robot.inference.hello import unpack_hello
 from dp_hub.robot.inference.info import (
@@ -27,8 +25,7 @@ from dp_hub.robot.inference.info import (
     checked_prefix,
 )
 
-TOKEN_VARIABLE = "DP_HUB_POLICY_TOKEN"
-DEFAULT_PORT = 8470
+TRY_AGAIN_LATER = 1013  # a close code registered for WebSocket
 PING_S, PONG_WITHIN_S = 2.0, 8.0
 """How often each side asks whether the other is there, and how long it waits for the answer."""
 
@@ -60,9 +57,9 @@ class PolicyClient:
         connect_within_s: float = 5.0,
         answer_within_s: float | None = 30.0,
     ) -> None:
-        self._url, self._host, self._port = _address(url)
+        self._url, self._host, self._port = split_address(url)
         self._token = token if token is not None else read_token(token_file)
-        self._tls = _tls(url, certificate)
+        self._tls = tls_of(url, certificate)
         self._connect_within_s, self._answer_within_s = connect_within_s, answer_within_s
         self._websockets = library("websockets.sync.client")
         self._errors = library("websockets.exceptions")
@@ -132,6 +129,8 @@ class PolicyClient:
     def _greet(self, connection: Any) -> None:
         try:
             info = unpack_hello(self._receive(connection, self._connect_within_s))
+        except TimeoutError:
+            raise RobotError(f"the policy server at {self._url} does not say hello") from None
         except wire.Malformed as error:
             raise RobotError(
                 f"what answers at {self._url} is no policy server: {error.message}"
@@ -167,6 +166,9 @@ class PolicyClient:
             raise self._lost(error) from None
 
     def _lost(self, error: Exception) -> RobotError:
+        received = getattr(error, "rcvd", None)
+        if received is not None and received.code == TRY_AGAIN_LATER:
+            return RobotError(f"the policy server at {self._url} is not free: {received.reason}")
         reason = str(error)[:200]
         return RobotError(
             f"the connection to the policy server at {self._url} was lost: {reason}",
@@ -268,64 +270,11 @@ def read_answer(data: bytes | str, number: int, info: PolicyInfo, asked_s: float
     )
 
 
-def read_token(file: str | Path | None = None) -> str:
-    """The server's token, from a file or from $DP_HUB_POLICY_TOKEN. Raises RobotError."""
-    if file is None:
-        token = os.environ.get(TOKEN_VARIABLE, "").strip()
-        where = f"${TOKEN_VARIABLE}"
-    else:
-        where = str(file)
-        try:
-            token = Path(file).expanduser().read_text(encoding="ascii").strip()
-        except (OSError, ValueError) as error:
-            raise RobotError(f"no token can be read from {file}: {error}", hint=_HINT) from None
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise RobotError(f"{where} holds no token", hint=_HINT)
-    return token
-
-
-_HINT = (
-    "`dp-hub serve-policy` prints the file that its token is in: copy it to this machine and name "
-    f"it, or set {TOKEN_VARIABLE}=$(cat FILE)"
-)
-
-
-def _address(url: str) -> tuple[str, str, int]:
-    """The url, its host and its port. Raises RobotError; a token in it is not repeated."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or DEFAULT_PORT
-    except ValueError:
-        parts, host, port = urlsplit(""), None, 0
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise RobotError("a policy server's address holds nothing but host and port", hint=_HINT)
-    if parts.scheme not in ("ws", "wss") or not host or parts.path not in ("", "/"):
-        raise RobotError(
-            f"{url!r} is not the address of a policy server",
-            hint=f"ws://HOST:{DEFAULT_PORT}, or wss:// where it has a certificate",
-        )
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}:{port}", host, port
-
-
-def _tls(url: str, certificate: str | Path | None) -> ssl.SSLContext | None:
-    if not url.startswith("wss:"):
-        if certificate is not None:
-            raise RobotError(f"{url} is not encrypted, so it has no certificate", hint="wss://")
-        return None
-    try:
-        return ssl.create_default_context(cafile=None if certificate is None else str(certificate))
-    except (OSError, ssl.SSLError) as error:
-        raise RobotError(f"no certificate can be read from {certificate}: {error}") from None
-
-
 def _refused(response: Any, url: str) -> RobotError:
     """What an answer other than `yes` to the opening of a connection means."""
     body = bytes(response.body or b"")[:300].decode("utf-8", "replace").strip()
     if response.status_code == 401:
-        return RobotError(f"the policy server at {url} does not know this token", hint=_HINT)
-    if response.status_code == 503:
-        return RobotError(f"the policy server at {url} is not free: {body}")
+        return RobotError(f"the policy server at {url} does not know this token", hint=TOKEN_HINT)
     return RobotError(
         f"what answers at {url} is no policy server: HTTP {response.status_code} {body}"
     )

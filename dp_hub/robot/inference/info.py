@@ -14,6 +14,10 @@ Observed = Mapping[str, np.ndarray]
 """By feature: numbers float (To, D) in raw units, pictures uint8 (To, H, W, 3)."""
 
 
+class Refused(RobotError):
+    """The policy is there, but this question does not suit it: others may be asked."""
+
+
 @dataclass(frozen=True)
 class PolicyInfo:
     """What has to be known of a policy to ask it.
@@ -105,47 +109,45 @@ def checked(values: Observed, info: PolicyInfo) -> dict[str, np.ndarray]:
         values: others than the observed features are left out.
         info: of the policy.
     Raises:
-        RobotError: a feature is missing, misshapen, of another kind or not finite.
+        Refused: a feature is missing, misshapen, of another kind or not finite.
     """
     return {name: _checked_one(name, values, info) for name in info.observed}
 
 
 def _checked_one(name: str, values: Observed, info: PolicyInfo) -> np.ndarray:
     if name not in values:
-        raise RobotError(
+        raise Refused(
             f"the policy observes {name}, which was not given",
             hint=f"given: {', '.join(values) or 'nothing'}",
         )
     value, shape = np.asarray(values[name]), info.observed_shape(name)
     if value.shape != shape:
-        raise RobotError(
+        raise Refused(
             f"{name} has shape {value.shape}, expected {shape}: {shape[0]} observed steps"
         )
     if info.is_picture(name):
         if value.dtype != np.uint8:
-            raise RobotError(f"{name} is {value.dtype}, expected uint8: pictures of 0 to 255")
+            raise Refused(f"{name} is {value.dtype}, expected uint8: pictures of 0 to 255")
         return np.ascontiguousarray(value)
     if value.dtype.kind not in "fiu":
-        raise RobotError(f"{name} is {value.dtype}, expected numbers")
+        raise Refused(f"{name} is {value.dtype}, expected numbers")
     numbers = np.ascontiguousarray(value, np.float32)
     if not np.isfinite(numbers).all():
-        raise RobotError(f"{name} has numbers that are not finite: {value.ravel()[:6]}")
+        raise Refused(f"{name} has numbers that are not finite: {value.ravel()[:6]}")
     return numbers
 
 
 def checked_prefix(prefix: Prefix | None, info: PolicyInfo) -> Prefix | None:
-    """As it is handed on: float32. Raises RobotError if it does not fit the policy's chunks."""
+    """As it is handed on: float32. Raises Refused if it does not fit the policy's chunks."""
     if prefix is None:
         return None
     actions = np.ascontiguousarray(prefix.actions, np.float32)
     weights = np.ascontiguousarray(prefix.weights, np.float32)
     horizon, width = info.chunk_shape
     if actions.ndim != 2 or actions.shape[1] != width or not 1 <= len(actions) <= horizon:
-        raise RobotError(
-            f"a prefix has actions {actions.shape}, expected (1 to {horizon}, {width})"
-        )
+        raise Refused(f"a prefix has actions {actions.shape}, expected (1 to {horizon}, {width})")
     if weights.shape != (len(actions),):
-        raise RobotError(f"a prefix of {len(actions)} actions has weights {weights.shape}")
+        raise Refused(f"a prefix of {len(actions)} actions has weights {weights.shape}")
     if not (np.isfinite(actions).all() and ((weights >= 0) & (weights <= 1)).all()):
-        raise RobotError("a prefix has actions that are not finite or weights outside [0, 1]")
+        raise Refused("a prefix has actions that are not finite or weights outside [0, 1]")
     return Prefix(actions, weights)

@@ -1,7 +1,7 @@
 """Asking a policy that runs elsewhere, in another process or on another machine, without waiting.
 
-One question at a time: `ask`, then `answer` on each turn of the loop until it is there. Nothing here
-waits for a policy but `wait_ready` and `wait`, which take a limit.
+One question at a time: `ask`, then `answer` on each turn of the loop until it is there. Nothing
+here waits for a policy but `wait_ready` and `wait`, which take a limit.
 """
 
 from typing import Protocol
@@ -39,7 +39,8 @@ class Inference(Protocol):
         """The answer if it is there, once. Returns at once.
 
         Raises:
-            RobotError: the question was refused, or the policy is gone; `start` begins again.
+            Refused: the question does not suit the policy; another may be asked.
+            RobotError: the policy is gone; `start` begins again.
         """
 
     @property

@@ -103,7 +103,7 @@ def pack_array(array: np.ndarray) -> dict[str, Any]:
     assert array.dtype.name in DTYPES, array.dtype
     # The array's own memory where it lies in order: pictures are not copied on the way.
     whole_array = np.ascontiguousarray(array, DTYPES[array.dtype.name])
-    data = memoryview(whole_array).cast("B") if whole_array.size else b""
+    data = whole_array.data.cast("B") if whole_array.size else b""
     return {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": data}
 
 
