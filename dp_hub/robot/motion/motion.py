@@ -1,15 +1,15 @@
 """What an actuator is told at every tick: a pure machine of four states over times it is given.
 
-| state   | is sent          | goes to `moving`          | goes to `holding` | goes to `idle`       |
-|---------|------------------|---------------------------|-------------------|----------------------|
-| idle    | nothing          | by a plan                 | by `hold`         |                      |
-| moving  | the command      |                           | by `hold`         |                      |
-| holding | until at rest    | by a plan, once it may[1] | it is there       | once it may, at rest |
-| stopped | nothing          | never                     | never             | never                |
+| state   | is sent       | moving next     | holding next | idle next               |
+|---------|---------------|-----------------|--------------|-------------------------|
+| idle    | nothing       | by a plan       | by `hold`    |                         |
+| moving  | the command   |                 | by `hold`    |                         |
+| holding | until at rest | by a plan (1)   |              | by `resume`, at rest    |
+| stopped | nothing       | never           | never        | never                   |
 
 `stop` leads to ``stopped`` from every state, and nothing leads out of it.
 
-[1] A hold that ``needs_resume`` waits for `resume` and refuses plans until then. One that does not
+(1) A hold that ``needs_resume`` waits for `resume` and refuses plans until then. One that does not
 (the commander was lost for a while) ends by itself with the next plan. Either way the plan that was
 being followed is thrown away, and only a plan of a higher number than any before is accepted.
 
