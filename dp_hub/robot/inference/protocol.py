@@ -19,6 +19,10 @@ class Inference(Protocol):
     def start(self) -> None:
         """Begin to get ready and return at once; after a failure, again and from the beginning."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether questions can be asked. Raises RobotError: the reason why they never can."""
+
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until questions can be asked. Raises RobotError: the reason why they cannot."""
 

@@ -38,7 +38,7 @@ class PolicyServer:
     """Answers clients until told to end.
 
     Args:
-        inference: ready to be asked; this server starts it again if it fails, and does not close it.
+        inference: ready to be asked; it is started again when it fails, but not closed.
         token: that clients must have.
         clients: as many may be connected at once; they are answered in turn.
     """

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.inference.info import Answer, Observed, Prefix, Refused
@@ -12,7 +11,6 @@ from dp_hub.robot.inference.protocol import Inference
 
 log = logging.getLogger(__name__)
 _LOOK_S = 0.25
-_READY_WITHIN_S = 300.0
 
 
 class Turns:
@@ -56,8 +54,7 @@ class Turns:
         """Let go of whoever waits."""
         self._ending = True
         if self._starting is not None:
-            with suppress(RobotError):
-                await self._starting
+            await self._starting
 
     async def _answer(self, obs: Observed, seed: int | None, prefix: Prefix | None) -> Answer:
         if self._starting is not None and not self._starting.done():
@@ -82,15 +79,12 @@ class Turns:
                 self._inference.reset()
 
     async def _start_again(self) -> None:
-        """What went wrong is told to who asks next: the policy is not there, and tried again."""
+        """If it cannot be, who asks next is told why, and it is tried once more."""
         try:
-            await asyncio.to_thread(self._inference.start)
-            waited_s = 0.0
-            while not self._ending and waited_s < _READY_WITHIN_S:
-                with suppress(TimeoutError):
-                    await asyncio.to_thread(self._inference.wait_ready, _LOOK_S)
-                    log.info("the policy is there again")
-                    return
-                waited_s += _LOOK_S
+            self._inference.start()
+            while not (self._ending or self._inference.ready):
+                await asyncio.sleep(_LOOK_S)
         except RobotError as error:
             log.warning("the policy cannot be started: %s", error.message)
+        else:
+            log.info("the policy is there again")
