@@ -80,9 +80,7 @@ class VideoSink:
         self._waiting: queue.Queue[np.ndarray | None] = queue.Queue(most)
         self._problem: Exception | None = None
         self.dropped = 0
-        self._thread = threading.Thread(
-            target=self._run, name=f"encode {path.stem}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"encode {path.stem}", daemon=True)
         self._thread.start()
 
     @property
