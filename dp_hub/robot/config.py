@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dp_hub.config import Config, build, read_yaml
+from dp_hub.robot.acting.rules import Interpolation, Rules
 from dp_hub.robot.motion.limits import Limits
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -19,11 +20,6 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=16384)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 """Of a device: it becomes part of the names of streams."""
-
-Interpolation = Literal["hold", "linear"]
-Timing = Literal["observed", "arrival"]
-Merge = Literal["replace", "blend", "ensemble", "realtime"]
-Late = Literal["extend", "hold", "stop"]
 
 
 class DeviceConfig(Config):
@@ -50,6 +46,8 @@ class ActuatorConfig(DeviceConfig):
     """From a target being sent to it being followed."""
     max_age_s: Positive = 0.5
     """A reading older than that is none."""
+    interpolate: bool = False
+    """Observe readings interpolated at the observed steps; else the nearest in time."""
 
 
 class CameraConfig(DeviceConfig):
@@ -90,23 +88,19 @@ class PictureFeature(Config):
     resize: tuple[Pixels, Pixels] | None = None
 
 
-class InferenceConfig(Config):
+class InferenceConfig(Rules):
     """How chunks of actions become motion in time."""
 
-    timing: Timing = "observed"
-    """``observed``: an action is due when its observation says, late ones are left out;
-    ``arrival``: the first is due when it arrives, whatever the delay (no compensation)."""
-    merge: Merge = "replace"
-    """What the next chunk does with the rest of the last: replaces it, is blended with it, is
-    averaged with all of them, or continues it (real-time chunking)."""
-    late: Late = "extend"
-    """When the next chunk is not there in time: go on with the rest of the last, hold, or stop."""
+    n_action_steps: PositiveInt | None = None
+    """Actions of a chunk before the policy is asked again; None: as it was trained."""
     latency_s: NotNegative = 0.0
-    """From an observation to its chunk, as measured by `dp-hub latency`; the first guess."""
+    """From an observation to its chunk, as `dp-hub latency` measured it: the first guess."""
     ahead: bool = False
     """Ask so early that the answer is there when it is needed."""
+    realtime: bool = False
+    """Real-time chunking: the next chunk continues the one that is being carried out."""
     give_up_s: Positive = 5.0
-    """A policy that has not answered by then has failed: the robot holds and the episode ends."""
+    """A policy that has not answered by then has failed: the robot holds, the episode ends."""
 
 
 class RobotConfig(Config):
@@ -192,18 +186,14 @@ def _check_name(name: str, known: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: no device is called {name!r}; there is {', '.join(known)}")
 
 
-
 def load_robot(path: Path | str) -> RobotConfig:
     """A robot's configuration from its file, or one that comes with dp_hub by its name.
 
     Raises:
-        ConfigError: it is missing or does not fit, or an arm that is no simulation has no limits.
+        ConfigError: it is missing or does not fit.
     """
     file = find_robot(path)
-    config = build(RobotConfig, read_yaml(file), where=str(file))
-    if not config.is_simulated:
-        _refuse_unlimited(config, file)
-    return config
+    return build(RobotConfig, read_yaml(file), where=str(file))
 
 
 def find_robot(path: Path | str) -> Path:
@@ -216,17 +206,3 @@ def find_robot(path: Path | str) -> Path:
 def bundled_robots() -> list[str]:
     """Names that `load_robot` knows."""
     return sorted(path.stem for path in (Path(__file__).parent / "configs").glob("*.yaml"))
-
-
-def _refuse_unlimited(config: RobotConfig, file: Path) -> None:
-    from dp_hub.errors import ConfigError
-
-    for name, actuator in config.actuators.items():
-        missing = actuator.limits.missing()
-        if missing:
-            kind = "arms" if name in config.arms else "grippers"
-            raise ConfigError(
-                f"{kind}.{name} in {file} has no limits for {', '.join(missing)}",
-                hint=f"set {kind}.{name}.limits: a robot that is no simulation is not moved "
-                "without them",
-            )

@@ -11,7 +11,7 @@ from dp_hub.robot.config import ActuatorConfig, RobotConfig
 from dp_hub.robot.devices.protocols import Actuator
 from dp_hub.robot.devices.registry import ARMS, CAMERAS, GRIPPERS, WORLDS, DeviceCall, device_call
 from dp_hub.robot.fields import Field
-from dp_hub.robot.motion import controller
+from dp_hub.robot.motion import controller, reporting
 from dp_hub.robot.motion.plan import plan_fields
 from dp_hub.robot.session import camera
 from dp_hub.robot.shared.board import Board
@@ -111,7 +111,7 @@ def _world(config: RobotConfig, stack: ExitStack) -> tuple[WorldMemory | None, D
 
 def _cells(config: RobotConfig) -> Iterator[str]:
     for name in config.actuators:
-        yield from controller.board_cells(name)
+        yield from reporting.cells(name)
     for name in config.cameras:
         yield from camera.board_cells(name)
 
@@ -152,7 +152,7 @@ def _add_actuator(
         sent=sent.spec,
         commands=queue.spec,
         board=parts.board.spec,
-        beat_cell=BEAT,
+        heartbeat_cell=BEAT,
         stop_cell=STOP,
         hold_after_s=config.hold_after_s,
         dry_run=dry_run,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dp_hub.replay.mapping.picture_edits import PictureEdit
 from dp_hub.robot.config import PictureFeature, RobotConfig
 from dp_hub.robot.fields import Field
-from dp_hub.robot.observing.align import StreamUse
+from dp_hub.robot.observing.align import Method, StreamUse
 from dp_hub.robot.observing.features import FeatureUse
 
 
@@ -26,18 +26,36 @@ def stream_uses(
 ) -> dict[str, StreamUse]:
     """How the streams of these features are put onto observed steps.
 
-    Pictures and whole readings are taken as they were measured, the nearest in time.
+    Pictures are the nearest in time; so are readings, unless the configuration interpolates them.
     """
     uses = {}
     for name in dict.fromkeys(name for use in features.values() for name in use.streams):
         device = name.partition(".")[0]
         if device in config.cameras:
             seen = config.cameras[device]
+            method: Method = "nearest"
+            rotation_at = None
             latency_s, limit_s = seen.latency_s, seen.max_age_s
         else:
-            latency_s = config.actuators[device].state_latency_s
-            limit_s = config.actuators[device].max_age_s
+            read = config.actuators[device]
+            method, rotation_at = _between(streams[name]) if read.interpolate else ("nearest", None)
+            latency_s, limit_s = read.state_latency_s, read.max_age_s
         uses[name] = StreamUse(
-            device, streams[name].name, "nearest", latency_s=latency_s, max_age_s=limit_s
+            device,
+            streams[name].name,
+            method,
+            latency_s=latency_s,
+            max_age_s=limit_s,
+            rotation_at=rotation_at,
         )
     return uses
+
+
+def _between(field: Field) -> tuple[Method, int | None]:
+    """How readings of a field are interpolated: rotation vectors are known by their names."""
+    if field.dtype not in ("float32", "float64"):
+        return "nearest", None
+    for first in range(len(field.names) - 2):
+        if field.names[first : first + 3] == ("rx", "ry", "rz"):
+            return "slerp", first
+    return "linear", None
