@@ -128,9 +128,7 @@ def robot(demo: Demonstration, **options: float) -> Iterator[PlayedRobot]:
         made.close()
 
 
-def recorder_for(
-    robot: PlayedRobot, to: Path, *, keep: bool = True, **extra: bool
-) -> Recorder:
+def recorder_for(robot: PlayedRobot, to: Path, *, keep: bool = True, **extra: bool) -> Recorder:
     """As ``dp-hub record --to`` makes it."""
     raw = RawFolder(to.with_name(f"{to.name}.raw"), keep=keep)
     mapping = recording_mapping(FEATURES, fps=FPS, robot_type="pusht", **extra)
