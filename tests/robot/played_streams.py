@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,6 +102,12 @@ class PlayedRobot:
                 self._next[id(ring)] += 1
         self.now_s = until_s
 
+    def skip_to(self, t_s: float) -> None:
+        """Go on there, with nothing in between."""
+        self.now_s = t_s
+        for ring, rate in ((self.arm, STATE_HZ), (self.sent, STATE_HZ), (self.camera, CAMERA_HZ)):
+            self._next[id(ring)] = int(np.ceil(t_s * rate))
+
     def close(self) -> None:
         for ring in self.rings:
             ring.close()
@@ -134,13 +141,13 @@ def record(
     robot: PlayedRobot,
     demo: Demonstration,
     *,
-    facts: dict | None = None,
+    facts: dict[str, Any] | None = None,
+    start_s: float | None = None,
     on_poll: Callable[[float], None] = lambda since_s: None,
 ) -> str:
     """One episode, from start to saved. ``on_poll`` is told the time since its beginning."""
-    idle_s = robot.now_s + 0.3
-    start_s = idle_s + 0.2
-    robot.go_on(idle_s, demo, start_s)
+    start_s = robot.now_s + 0.5 if start_s is None else start_s
+    robot.go_on(start_s - 0.2, demo, start_s)
     name = recorder.start(start_s, {"task": "push", "source": "teleoperation", **(facts or {})})
     stop_s, over_s = start_s + demo.length_s, start_s + demo.length_s + 0.2
     stopped = False
@@ -153,6 +160,5 @@ def record(
             stopped = True
         while recorder.state.backlog > 20:
             time.sleep(0.001)
-    recorder.poll(robot.now_s + 1.0)
     recorder.wait()
     return name

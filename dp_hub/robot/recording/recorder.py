@@ -180,16 +180,21 @@ class Recorder:
         self._jobs.join()
 
     def close(self, *, finish: bool = True) -> Any:
-        """Throw away what is being recorded, wait for the others, and complete the dataset.
+        """Wait for what is on its way, and complete the dataset.
 
         Args:
-            finish: False leaves the dataset as it is, valid but in many files.
+            finish: False leaves the dataset as it is, valid but in many files. What is being
+                recorded is thrown away; or else kept as what a killed recorder leaves.
         Returns:
             `dp_hub.dataset.writer.Written`; None without episodes, or if it is not finished.
         Raises:
             DataError: as `EpisodeSaver.finish`.
         """
-        self.give_up()
+        if finish:
+            self.give_up()
+        elif self._episode is not None:
+            self._episode.abandon()
+            self._episode = None
         self._jobs.put(None)
         self._thread.join()
         if finish:
