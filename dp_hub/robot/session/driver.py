@@ -32,6 +32,7 @@ from dp_hub.robot.observing.features import Shape
 from dp_hub.robot.session.session import Session
 
 log = logging.getLogger(__name__)
+START_AGAIN_S = 120.0
 
 
 class PolicyAway(RobotError):
@@ -100,7 +101,7 @@ class PolicyDriver:
         self._seed, self._questions = seed, 0
         self._asked: Observation | None = None
         self._asked_s = 0.0
-        self._running = False
+        self._running = self._away = False
         self._waits_for: str | None = None
         self._stale = self._full = 0
 
@@ -115,7 +116,15 @@ class PolicyDriver:
         return self._running
 
     def start(self, *, seed: int | None = None) -> None:
-        """Let the policy drive from now on; ``seed`` of its noise, if another than before."""
+        """Let the policy drive from now on, after starting it again if it was away.
+
+        Args:
+            seed: of its noise, if another than before.
+        Raises:
+            PolicyAway: it cannot be started.
+        """
+        if self._away:
+            self._start_again()
         self._seed = self._seed if seed is None else seed
         self._forget()
         self._running = True
@@ -142,15 +151,31 @@ class PolicyDriver:
                 self._take_answer(now_s)
             if self._asked is None:
                 self._ask()
-        except RobotError:
+        except RobotError as error:
             self._session.hold()
             self.pause()
+            self._away = isinstance(error, PolicyAway)
             raise
         if self._scheduler.state(now_s) == "stopped":
             self._session.hold()
             self.pause()
             return False
         return True
+
+    def _start_again(self) -> None:
+        """Nothing moves meanwhile, but the session beats on."""
+        log.warning("the policy is started again")
+        try:
+            self._inference.start()
+            until_s = self._session.clock.now_s() + START_AGAIN_S
+            while not self._inference.ready:
+                self._session.beat()
+                if self._session.clock.now_s() > until_s:
+                    raise RobotError(f"the policy was not ready within {START_AGAIN_S:g} s")
+                self._session.clock.sleep_until(self._session.clock.now_s() + 0.02)
+        except RobotError as error:
+            raise PolicyAway(error.message, hint=error.hint) from None
+        self._away = False
 
     def _take_answer(self, now_s: float) -> None:
         try:
