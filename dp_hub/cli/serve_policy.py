@@ -3,8 +3,12 @@
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from dp_hub.robot.inference.serving import Door
 
 
 def serve_policy(
@@ -54,20 +58,18 @@ def serve_policy(
     )  # fmt: skip
     with door.listener:
         folder, sha = fetch(policy)
-        options = {"device": check_device(device), "scheduler": scheduler, "steps": steps}
         inference = LocalInference(
             folder, name=policy, sha=sha, period_s=None if hz is None else 1 / hz,
-            precision=precision, threads=threads or usable_cores(), **options,
-        )  # type: ignore[arg-type]  # fmt: skip
+            device=check_device(device), scheduler=scheduler, steps=steps, precision=precision,
+            threads=threads or usable_cores(),
+        )  # fmt: skip
         if door.is_exposed:
             note = "what is sent, and the token, can be read on the way; see --certificate"
             print(f"warning: {note}", file=sys.stderr)
         with inference:
-            serve(
-                inference, door, clients=clients, on_ready=lambda: _say(door.url, door.token_file)
-            )
+            serve(inference, door, clients=clients, on_ready=lambda: _say(door))
 
 
-def _say(url: str, token_file: Path) -> None:
-    print(f"# {url}")
-    print(f"export DP_HUB_POLICY_TOKEN=$(cat {shlex.quote(str(token_file))})", flush=True)
+def _say(door: "Door") -> None:
+    print(f"# {door.url}")
+    print(f"export DP_HUB_POLICY_TOKEN=$(cat {shlex.quote(str(door.token_file))})", flush=True)
