@@ -21,6 +21,7 @@ from dp_hub.robot.inference.info import (
     Observed,
     PolicyInfo,
     Prefix,
+    Refused,
     checked,
     checked_prefix,
 )
@@ -245,7 +246,8 @@ def read_answer(data: bytes | str, number: int, info: PolicyInfo, asked_s: float
 
     Raises:
         Malformed: it is of another form than the protocol's.
-        RobotError: what the server says is wrong.
+        Refused: the question does not suit the policy.
+        RobotError: what else the server says is wrong.
     """
     message = wire.unpack(data)
     if wire.kind_of(message) == "error":
@@ -254,7 +256,8 @@ def read_answer(data: bytes | str, number: int, info: PolicyInfo, asked_s: float
         if answered is not None and wire.whole(answered, "number", high=number) < number:
             return None
         said = wire.text(message["message"], "message")
-        raise RobotError(said, hint=None if hint is None else wire.text(hint, "hint"))
+        kind = Refused if wire.flag(message["refused"], "refused") else RobotError
+        raise kind(said, hint=None if hint is None else wire.text(hint, "hint"))
     wire.keys(message, wire.ANSWER, "an answer")
     if wire.whole(message["number"], "number", high=number) < number:
         return None

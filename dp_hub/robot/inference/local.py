@@ -28,6 +28,8 @@ from dp_hub.robot.inference.mailbox import Mailbox, MailSpec, Question
 from dp_hub.robot.worker import Context, Worker
 
 _LOOK_S = 0.0005
+_IDLE_S, _BUSY_S = 5.0, 1.0
+"""How long a process may take to end; one with a question may hang."""
 READY_WITHIN_S = 120.0
 
 
@@ -103,6 +105,11 @@ class LocalInference:
         job = PolicyJob(self.info, self._mailbox.spec, self._loading)
         self._worker = Worker(f"policy {self.info.name}", _run, job)
         self._worker.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the policy's process."""
+        return self._there()[0].pid
 
     @property
     def ready(self) -> bool:
@@ -189,10 +196,11 @@ class LocalInference:
 
     def _let_go(self) -> None:
         worker, mailbox = self._worker, self._mailbox
+        patience_s = _BUSY_S if self.waiting else _IDLE_S
         self._worker = self._mailbox = self._asked_s = None
         if worker is not None and mailbox is not None:
             # One that hangs takes a while to end, which the robot's loop must not wait for.
-            ending = threading.Thread(target=_end, args=(worker, mailbox), daemon=True)
+            ending = threading.Thread(target=_end, args=(worker, mailbox, patience_s), daemon=True)
             ending.start()
             self._ending.append(ending)
 
@@ -220,6 +228,6 @@ def _run(context: Context, job: PolicyJob) -> None:
     predicting.run(context, job)
 
 
-def _end(worker: Worker[PolicyJob], mailbox: Mailbox) -> None:
-    worker.stop(1.0)
+def _end(worker: Worker[PolicyJob], mailbox: Mailbox, patience_s: float) -> None:
+    worker.stop(patience_s)
     mailbox.close()

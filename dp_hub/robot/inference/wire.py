@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dp_hub.errors import RobotError
 from dp_hub.robot.inference.extra import msgpack
-from dp_hub.robot.inference.info import PolicyInfo, Prefix
+from dp_hub.robot.inference.info import PolicyInfo, Prefix, Refused
 
 VERSION = 1
 """Of the protocol; a client refuses a server of another."""
@@ -27,12 +26,12 @@ MOST_ANSWER_BYTES = 1 << 24
 FLOATS = ("float32", "float64")
 PREDICT = {"kind", "number", "obs", "seed", "prefix"}
 ANSWER = {"kind", "number", "chunk", "compute_s", "waited_s"}
-ERROR = {"kind", "number", "message", "hint"}
+ERROR = {"kind", "number", "message", "hint", "refused"}
 HELLO = {"kind", "version", "policy"}
 MOST_NUMBER = 2**53
 
 
-class Malformed(RobotError):
+class Malformed(Refused):
     """A message of another form than the protocol's."""
 
 
@@ -96,6 +95,13 @@ def number(value: Any, what: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise Malformed(f"{what} is {value}, expected a finite number from 0")
     return float(value)
+
+
+def flag(value: Any, what: str) -> bool:
+    """``value`` itself. Raises Malformed if it is neither true nor false."""
+    if not isinstance(value, bool):
+        raise Malformed(f"{what} is {_seen(value)}, expected true or false")
+    return value
 
 
 def pack_array(array: np.ndarray) -> dict[str, Any]:
