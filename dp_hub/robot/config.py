@@ -27,7 +27,7 @@ class DeviceConfig(Config):
 
     device: str = Field(min_length=1)
     """Its name; `dp-hub rollout --help` tells how to list them."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Of the driver."""
 
 
@@ -112,9 +112,9 @@ class RobotConfig(Config):
     """Of actions, observations and recorded frames."""
     world: DeviceConfig | None = None
     """The simulated world its devices belong to; none for a real robot."""
-    arms: dict[Name, ActuatorConfig] = {}
-    grippers: dict[Name, ActuatorConfig] = {}
-    cameras: dict[Name, CameraConfig] = {}
+    arms: dict[Name, ActuatorConfig] = Field(default_factory=dict)
+    grippers: dict[Name, ActuatorConfig] = Field(default_factory=dict)
+    cameras: dict[Name, CameraConfig] = Field(default_factory=dict)
     observations: dict[str, list[str] | PictureFeature] = Field(min_length=1)
     """Features: streams ``arm.position`` whose numbers are joined, or a camera's picture."""
     action: list[str] = Field(min_length=1)

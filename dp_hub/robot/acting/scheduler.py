@@ -3,6 +3,7 @@
 from typing import Literal
 
 from dp_hub.robot.acting.lateness import Lateness
+from dp_hub.robot.acting.overlap import Overlap, overlap_of
 from dp_hub.robot.acting.rules import SAME_S, Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing, Scheduled, plan_chunk
 from dp_hub.robot.acting.timeline import Timeline
@@ -67,6 +68,29 @@ class Scheduler:
         if self.rules.late == "extend" and reach_s <= self.planned.end_s + SAME_S:
             return "extending"
         return "stopped" if self.rules.late == "stop" else "holding"
+
+    def overlap(
+        self, observed_s: float, *, latency_s: float, horizon: int, n_obs_steps: int
+    ) -> Overlap | None:
+        """What to tell the policy of the plan in force, for real-time chunking.
+
+        Args:
+            observed_s: time of the newest observed step it is asked with.
+            latency_s: how long the answer may take, from then to the arm moving (`Pace.latency_s`).
+            horizon: Tp.
+            n_obs_steps: To.
+        Returns:
+            None if nothing is planned there.
+        """
+        reach_s = observed_s + latency_s
+        return overlap_of(
+            self.planned,
+            start_s=observed_s if self.rules.timing == "observed" else reach_s,
+            settled_s=reach_s,
+            horizon=horizon,
+            n_obs_steps=n_obs_steps,
+            period_s=self.pacing.period_s,
+        )
 
     def forget(self) -> None:
         """The plan was thrown away: the controller held, or a person took over."""

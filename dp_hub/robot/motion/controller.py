@@ -109,28 +109,26 @@ def run(context: Context, job: ControllerJob) -> None:
     with _attached(job) as shared:
         try:
             actuator.open()
-            controller = Controller(job, actuator, shared, MonotonicClock())
-            _control(context, job, controller)
+            _control(context, Controller(job, actuator, shared, MonotonicClock()))
         finally:
             actuator.close()
 
 
-def _control(context: Context, job: ControllerJob, controller: "Controller") -> None:
-    clock = MonotonicClock()
-    orderly = False
+def _control(context: Context, controller: "Controller") -> None:
+    why: str | None = "the controller ends on an error"
     try:
         context.ready()
-        for tick in ticks(1.0 / job.rate_hz, clock, spin_s=context.scheduling.spin_s):
-            context.beat(clock.now_s())
+        for tick in ticks(controller.period_s, controller.clock, spin_s=context.scheduling.spin_s):
+            context.beat(controller.clock.now_s())
             if context.stopping:
-                controller.end(orphaned=context.orphaned)
+                controller.end()
             controller.tick(tick)
             if controller.is_over:
                 break
-        orderly = True
+        why = "its session is gone" if context.orphaned else None
     finally:
-        if not orderly:
-            controller.stop_actuator()
+        if why is not None:
+            controller.stop_actuator(why)
         controller.close()
 
 
@@ -172,10 +170,11 @@ class Controller:
     def __init__(
         self, job: ControllerJob, actuator: Actuator, shared: Shared, clock: Clock
     ) -> None:
-        self._job, self._actuator, self._shared, self._clock = job, actuator, shared, clock
+        self.clock, self.period_s = clock, 1.0 / job.rate_hz
+        self._job, self._actuator, self._shared = job, actuator, shared
         self._reporter = Reporter(shared.board, job.name)
         self._read_s = self._sent_s = -np.inf
-        self._ending: str | None = None
+        self._ending = False
         self._told_hold = self._told_stop = self._blind = False
         self._held_since_s = np.inf
         self.motion = Motion(
@@ -183,7 +182,7 @@ class Controller:
             job.limits,
             job.interpolation,
             start=self._read(),
-            period_s=1.0 / job.rate_hz,
+            period_s=self.period_s,
             ahead_s=job.action_latency_s,
         )
         self._reporter.tell(self.motion)
@@ -191,17 +190,15 @@ class Controller:
     @property
     def is_over(self) -> bool:
         """Whether it was asked to end and has done all that comes before."""
-        if self._ending is None:
-            return False
-        rest_s = self._clock.now_s() - self._held_since_s
-        return self.motion.state == "stopped" or rest_s >= self._job.action_latency_s
+        rest_s = self.clock.now_s() - self._held_since_s
+        at_rest = self._told_hold and rest_s >= self._job.action_latency_s
+        return self._ending and (at_rest or self.motion.state == "stopped")
 
-    def end(self, *, orphaned: bool) -> None:
-        """Come to rest, then be over; the second time it is asked it does nothing."""
-        if self._ending is None:
-            self._ending = "its session is gone" if orphaned else "it is asked to end"
-            self._orphaned = orphaned
-            self.motion.hold(self._clock.now_s(), self._ending)
+    def end(self) -> None:
+        """Come to rest, then be over; asked again, it does nothing more."""
+        if not self._ending:
+            self._ending = True
+            self.motion.hold(self.clock.now_s(), "it is asked to end")
 
     def tick(self, tick: Tick) -> None:
         """Take commands, send a target, read.
@@ -209,7 +206,7 @@ class Controller:
         Raises:
             RobotError: the actuator failed.
         """
-        now_s = self._clock.now_s()
+        now_s = self.clock.now_s()
         if self._shared.board[self._job.stop_cell] != 0.0:
             self.motion.stop(now_s, "the emergency stop")
         self._take_commands(now_s)
@@ -220,9 +217,9 @@ class Controller:
         self._reporter.tell(self.motion)
         _log(self._job.name, self.motion.take_events())
 
-    def stop_actuator(self) -> None:
+    def stop_actuator(self, why: str) -> None:
         """As well as it can be done: a device that has failed may not take a stop either."""
-        self.motion.stop(self._clock.now_s(), "the controller ends on an error")
+        self.motion.stop(self.clock.now_s(), why)
         if not self._told_stop:
             self._told_stop = True
             try:
@@ -253,7 +250,7 @@ class Controller:
             self.motion.accept(command, now_s)
         elif command is Order.HOLD:
             self.motion.hold(now_s, "it is told to")
-        elif command is Order.RESUME and self._ending is None:
+        elif command is Order.RESUME and not self._ending:
             self.motion.resume(now_s)
         elif command is Order.STOP:
             self.motion.stop(now_s, "it is told to")
@@ -264,13 +261,9 @@ class Controller:
         if not self._job.dry_run:
             self._actuator.send(target)
         if now_s > self._sent_s:
-            state = STATES.index(self.motion.state)
-            values = {
-                "target": target,
-                "state": np.int64(state),
-                "plan": np.int64(self.motion.newest),
-            }
-            self._shared.sent.put(now_s, values)
+            numbers = (STATES.index(self.motion.state), self.motion.newest)
+            state, plan = np.array(numbers, dtype=np.int64)
+            self._shared.sent.put(now_s, {"target": target, "state": state, "plan": plan})
             self._sent_s = now_s
         if self._job.dry_run:
             self.motion.saw(target)
@@ -289,9 +282,6 @@ class Controller:
             self._told_hold, self._held_since_s = True, now_s
             if not self._job.dry_run:
                 self._actuator.hold()
-        elif self._ending is not None and self._orphaned and self.is_over:
-            self.motion.stop(now_s, "its session is gone")
-            self.stop_actuator()
 
     def _look(self) -> None:
         if self._blind:

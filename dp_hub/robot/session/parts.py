@@ -44,6 +44,7 @@ class Parts:
         spaces: by actuator.
         workers: by name, in the order they are started.
         world: asks the simulated world, if there is one.
+        ports: of that world.
     """
 
     board: Board
@@ -53,6 +54,7 @@ class Parts:
     spaces: dict[str, Space] = field(default_factory=dict)
     workers: dict[str, Worker[Any]] = field(default_factory=dict)
     world: WorldControl | None = None
+    ports: Ports | None = None
 
     @property
     def streams(self) -> dict[str, Field]:
@@ -77,7 +79,7 @@ def make_parts(
     world, call = _world(config, stack)
     ports = world.ports if world else None
     board = _kept(stack, Board.create([BEAT, STOP, *_cells(config)]))
-    parts = Parts(board)
+    parts = Parts(board, ports=ports)
     if world and call:
         job = process.WorldJob(call, world.ports)
         parts.workers["world"] = Worker(

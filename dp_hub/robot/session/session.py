@@ -203,7 +203,7 @@ class Session:
         """Move all that an action moves; False if a controller has no room for more.
 
         Args:
-            plan: targets float64 (K, Da). Its number is not used: plans count by when they are sent.
+            plan: targets float64 (K, Da). Its number is not used: they count by when they are sent.
         """
         widths = [space.size for space in self.spaces.values()]
         return all(
@@ -258,15 +258,26 @@ class Session:
             raise RobotError(f"{self.config.robot_type} is no simulation and cannot be reset")
         self.hold()
         self._wait(lambda: all(self.state_of(name) != "moving" for name in self.parts.commands))
-        self.forget(self.world.reset(seed, state))
+        began_s = self.world.reset(seed, state)
+        self.forget(began_s)
         self.resume()
         self._wait(lambda: all(self.state_of(name) == "idle" for name in self.parts.commands))
+        self._wait(lambda: all(self._newest_s(name) >= began_s for name in self._measuring))
 
     def counts(self) -> dict[str, Any]:
         """What was lost, late, limited or refused, by device."""
         devices = {**self.config.actuators, **self.config.cameras}
         told: dict[str, Any] = counters(self.parts.board, devices)
         return {**told, "full_queues": self.full_queues}
+
+    @property
+    def _measuring(self) -> list[str]:
+        """Streams that give something by themselves."""
+        return [*self.parts.commands, *self.config.cameras]
+
+    def _newest_s(self, stream: str) -> float:
+        newest = self.last(stream)
+        return float(newest.times_s[-1]) if len(newest) else -np.inf
 
     def _put(self, actuator: str, command: Plan | Order) -> bool:
         queue = self.parts.commands[actuator]
@@ -295,8 +306,7 @@ class Session:
 
     def _wait_for_samples(self) -> None:
         until_s = self.clock.now_s() + _FIRST_S
-        awaited = [*self.parts.commands, *self.config.cameras]
-        while silent := [name for name in awaited if not self.rings[name].count]:
+        while silent := [name for name in self._measuring if not self.rings[name].count]:
             self.beat()
             self.check()
             if self.clock.now_s() > until_s:
