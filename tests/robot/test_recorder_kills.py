@@ -1,5 +1,6 @@
 """A recorder that is killed at any moment: what was saved stays, bit for bit."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,10 +56,8 @@ class Recorders:
 
 def _kill(pid: int, after_s: float) -> None:
     time.sleep(after_s)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @pytest.fixture

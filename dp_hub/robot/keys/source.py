@@ -1,7 +1,7 @@
 """What keys are called, and what they come from.
 
-A key is called by its character (``c``, ``q``, ``y``) or by name: ``space``, ``backspace``, ``esc``,
-``enter``.
+A key is called by its character (``c``, ``q``, ``y``) or by name: ``space``, ``backspace``,
+``esc``, ``enter``.
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,6 +5,7 @@ forgotten, and by SIGTERM and SIGHUP, whose own handlers are called after.
 """
 
 import atexit
+import contextlib
 import os
 import select
 import signal
@@ -75,10 +76,9 @@ class TerminalKeys:
                 signal.signal(number, handler)
 
     def _restore(self) -> None:
-        try:
+        # Where it is gone, what would be restored is too.
+        with contextlib.suppress(termios.error, OSError):
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
-        except (termios.error, OSError):
-            pass  # it is gone, and with it what would be restored
 
     def _catch_ends(self) -> None:
         for number in _ENDS:

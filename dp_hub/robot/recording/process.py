@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,7 +266,7 @@ def _do(recorder: "Recorder", order: Mapping[str, Any]) -> str | None:
     """Follow an order. Returns what went wrong, in words."""
     if order["do"] == "close":
         return None
-    actions = {
+    actions: dict[str, Callable[..., Any]] = {
         "start": recorder.start,
         "mark": recorder.mark,
         "stop": recorder.stop,

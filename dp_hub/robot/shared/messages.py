@@ -51,7 +51,7 @@ class Messages:
         text = np.zeros(_BYTES, np.uint8)
         text[: len(data)] = np.frombuffer(data, np.uint8)
         try:
-            self._queue.put({"size": np.int64(len(data)), "text": text})
+            self._queue.put({"size": np.array(len(data)), "text": text})
         except QueueFull:
             return False
         return True
