@@ -15,7 +15,7 @@ from dp_hub.robot.latency.signals import (
 )
 from dp_hub.robot.latency.tape import Taped
 
-REST_S = 0.3
+REST_S = 0.2
 """Of rest before a move, to know the noise."""
 SIGMAS = 6.0
 LEAST_SHARE = 0.005
@@ -140,15 +140,19 @@ def frames_lag(frames: Taped, position: Taped) -> Delay:
     """Of a sweep: how much later than the position's a camera's times are; negative: earlier."""
     if len(frames.times_s) < 8 or len(position.times_s) < 8:
         return Delay(None, 0.0, "too few frames or positions were seen")
+    apart = frames.apart
+    changes = frames.values[apart:]
+    if np.isnan(changes).any():  # the tape had only just begun
+        return Delay(None, 0.0, "too few frames were seen")
     found = picture_delay(
-        frames.times_s, frames.values[1:], position.times_s, position.values
+        frames.times_s, changes, position.times_s, position.values, apart=apart
     )
     if found.why_not is None:
         return found
-    return Delay(None, found.correlation, f"{found.why_not}; is {VIEW}?")
+    return Delay(None, found.correlation, f"{found.why_not}; {VIEW}")
 
 
-VIEW = "what moves well in view, and nothing else moving"
+VIEW = "what moves has to be in view, well lit and alone, and a larger --amplitude helps"
 
 
 @dataclass(frozen=True)

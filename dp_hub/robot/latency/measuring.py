@@ -41,7 +41,7 @@ class Wanted:
     actuator: str | None = None
     number: str | None = None
     amplitude: float | None = None
-    moves: int = 10
+    moves: int = 8
     sweep_s: float = 8.0
     watch_s: float = 3.0
     questions: int = 20
@@ -148,7 +148,7 @@ def measure(
 def _streams(session: Session, wanted: Wanted, progress: Progress) -> Findings:
     config = session.config
     names = [*config.actuators, *config.cameras]
-    tape = Tape({name: session.rings[name] for name in names}, 0)
+    tape = Tape({name: session.rings[name] for name in names}, session.parts.rates_hz, 0)
     watch(session, tape, wanted.watch_s, progress)
     rates = {name: one.rate_hz for name, one in {**config.actuators, **config.cameras}.items()}
     timings = {name: stream_timing(tape[name], rates[name]) for name in names}
@@ -158,7 +158,7 @@ def _streams(session: Session, wanted: Wanted, progress: Progress) -> Findings:
 def _movement(session: Session, planned: Planned, found: Findings, report: Report) -> Findings:
     name, cameras = planned.actuator, list(session.config.cameras)
     rings = {one: session.rings[one] for one in (name, f"{name}.sent", *cameras)}
-    tape = Tape(rings, planned.how.number)
+    tape = Tape(rings, session.parts.rates_hz, planned.how.number)
     jumps_s = play(session, tape, name, planned.how, planned.steps, report("small moves"))
     waves_s = play(session, tape, name, planned.how, planned.sweep, report("to and fro"))
     sent, position = tape[f"{name}.sent"], tape[name]

@@ -125,7 +125,7 @@ def _half(limit: float | list[float] | None, row: int) -> float:
     return 0.5 * (limit[row] if isinstance(limit, list) else limit)
 
 
-def steps(how: Reach, moves: int, *, rest_s: float = 0.6) -> Path:
+def steps(how: Reach, moves: int, *, rest_s: float = 1.2) -> Path:
     """There and back, as sharply as it may be, with a rest before each and at the end.
 
     Args:

@@ -76,7 +76,7 @@ def delay(
     if best in (0, len(shifts) - 1):
         reason = f"the best delay is at the edge of {low_s:g} to {high_s:g} s: it is beyond"
         return Delay(None, strength, reason)
-    return Delay(float(shifts[best]) + GRID_S * _peak(*alike[best - 1 : best + 2]), strength)
+    return Delay(float(shifts[best]) + GRID_S * _peak(*alike[best - 1 : best + 2].tolist()), strength)
 
 
 def lag(
@@ -115,33 +115,33 @@ def picture_delay(
     positions_s: np.ndarray,
     position: np.ndarray,
     *,
+    apart: int = 1,
     low_s: float = -0.3,
     high_s: float = 0.6,
     weak: float = WEAK,
 ) -> Delay:
-    """How much later frames are than positions: both tell how fast it moves, without a sign.
+    """How much later frames are than positions.
 
-    A frame's change is compared with the way between the two times its frames would have, so that
-    slow cameras are no later for their rate.
+    How much two frames differ is compared with how far apart the positions at their times are,
+    shifted by the delay. So a slow camera does not look late, nor one with gaps.
 
     Args:
         frames_s: float64 (n,), increasing.
-        changes: float64 (n - 1,), how much each frame differs from the one before.
+        changes: float64 (n - apart,), how much each frame differs from the one ``apart`` before.
         positions_s: float64 (m,), increasing.
         position: float64 (m,).
+        apart: frames.
         low_s, high_s, weak: as of `delay`.
     """
     known = _inside(frames_s, positions_s, low_s, high_s)
-    inside = known[:-1] & known[1:]
-    before, after = frames_s[:-1][inside], frames_s[1:][inside]
+    inside = known[:-apart] & known[apart:]
+    before, after = frames_s[:-apart][inside], frames_s[apart:][inside]
 
-    def speed(shift_s: float) -> np.ndarray:
-        ends = (np.interp(at - shift_s, positions_s, position) for at in (after, before))
-        return np.abs(np.subtract(*ends)) / (after - before)
+    def way(shift_s: float) -> np.ndarray:
+        ends = (np.interp(at - shift_s, positions_s, position) for at in (before, after))
+        return np.abs(np.subtract(*ends))
 
-    return delay(
-        changes[inside] / (after - before), speed, low_s=low_s, high_s=high_s, weak=weak
-    )
+    return delay(changes[inside], way, low_s=low_s, high_s=high_s, weak=weak)
 
 
 def rest(values: np.ndarray) -> tuple[float, float]:
@@ -193,4 +193,4 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _peak(before: float, at: float, after: float) -> float:
     """Where the parabola through three values has its top, -0.5 to 0.5 from the middle one."""
     bend = before - 2 * at + after
-    return 0.0 if bend == 0 else 0.5 * (before - after) / bend
+    return 0.0 if bend == 0 else float(0.5 * (before - after) / bend)
