@@ -78,11 +78,21 @@ def recorded(
     except BaseException:
         recorder.kill()
         raise
+    settle(recorder)
     written = recorder.close()
     for sentence in recorder.told():
         say(sentence)
     if written:
         print(f"{to}: {written['n_episodes']} episodes, {written['n_frames']} frames")
+
+
+def settle(recorder: "RecorderProcess") -> None:
+    """Wait until the last episode has its last samples."""
+    import time
+
+    until_s = time.monotonic() + 2.0
+    while recorder.state.recording is not None and time.monotonic() < until_s:
+        time.sleep(0.02)
 
 
 def policy_of(
