@@ -27,6 +27,7 @@ from dp_hub.cli import (
     push,
     record,
     runs,
+    score,
     serve,
 )
 from dp_hub.errors import DpHubError
@@ -70,6 +71,7 @@ app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)
+app.command("score")(score.score)
 
 
 def _version(wanted: bool) -> None:

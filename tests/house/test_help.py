@@ -6,7 +6,7 @@ import sys
 import pytest
 
 COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
-COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs"]
+COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs", "score"]
 COMMANDS += ["convert checkpoint", "convert policy", "inspect"]
 
 
