@@ -28,6 +28,7 @@ from dp_hub.cli import (
     record,
     rollout,
     runs,
+    score,
     serve,
     serve_policy,
 )
@@ -74,6 +75,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("rollout")(rollout.rollout)
 app.command("runs")(runs.runs)
+app.command("score")(score.score)
 
 
 def _version(wanted: bool) -> None:
