@@ -28,6 +28,7 @@ from dp_hub.cli import (
     record,
     runs,
     serve,
+    serve_policy,
 )
 from dp_hub.errors import DpHubError
 
@@ -67,6 +68,7 @@ app.command("push")(push.push)
 app.command("pull")(pull.pull)
 app.command("log")(log.log)
 app.command("serve")(serve.serve)
+app.command("serve-policy")(serve_policy.serve_policy)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)

@@ -7,7 +7,7 @@ import pytest
 
 COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
 COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs"]
-COMMANDS += ["convert checkpoint", "convert policy", "inspect"]
+COMMANDS += ["convert checkpoint", "convert policy", "inspect", "serve-policy"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
