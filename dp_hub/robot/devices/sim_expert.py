@@ -35,6 +35,8 @@ class SimExpert:
         tremor: how unsteady it is, see `dp_hub.envs.pusht.expert_motion.Tremor`.
     """
 
+    summary = "PushT's scripted demonstrator, as a hand on the simulated world pusht"
+
     def __init__(self, *, ports: Ports, seed: int = 0, tremor: float = 0.25) -> None:
         if seed < 0 or not 0 <= tremor < 10:
             raise ConfigError(f"`seed` {seed} and `tremor` {tremor} of `sim_expert` are from 0 on")
