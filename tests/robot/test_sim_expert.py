@@ -19,7 +19,7 @@ from dp_hub.robot.worlds.world import World
 NEAR_HOME = np.array([400.0, 400.0, 225.0, 270.0, 0.9])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ports() -> Iterator[Ports]:
     with in_process(PushTWorld) as (_, opened):
         yield opened

@@ -19,7 +19,7 @@ from dp_hub.robot.worlds.pusht import PushTWorld
 SHAPES = {"position": (2,), "velocity": (2,), "block": (3,), "keypoints": (18,), "state": (5,)}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ports() -> Iterator[Ports]:
     with in_process(PushTWorld, seed=2, image_px=64) as (_, opened):
         yield opened
