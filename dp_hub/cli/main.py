@@ -26,6 +26,7 @@ from dp_hub.cli import (
     pull,
     push,
     record,
+    rollout,
     runs,
     serve,
     serve_policy,
@@ -71,6 +72,7 @@ app.command("serve")(serve.serve)
 app.command("serve-policy")(serve_policy.serve_policy)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("rollout")(rollout.rollout)
 app.command("runs")(runs.runs)
 
 
