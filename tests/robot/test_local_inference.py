@@ -150,20 +150,20 @@ def test_a_killed_process_says_so_and_can_be_started_again(folder):
 
 
 def test_a_process_that_hangs_counts_as_gone_and_ending_it_holds_nobody_up(folder):
-    with LocalInference(folder, answer_within_s=0.5) as inference:
+    with LocalInference(folder, answer_within_s=2, delay_s=0.2) as inference:
         os.kill(inference.pid, signal.SIGSTOP)
         hung = inference.pid
         inference.ask(observed(inference.info))
         assert inference.answer() is None
         assert inference.wait(20)
-        with pytest.raises(RobotError, match=r"hangs: no answer within 0\.5 s"):
+        with pytest.raises(RobotError, match=r"hangs: no answer within 2 s"):
             inference.answer()
         inference.start()
         with pytest.raises(RobotError, match="not ready yet"):
             inference.ask(observed(inference.info))
         inference.wait_ready(60)
         inference.ask(observed(inference.info))
-        assert answer_of(inference).chunk.shape == (16, 2)
+        assert answer_of(inference).compute_s >= 0.2  # the delay is a part of it
     with pytest.raises(ProcessLookupError):
         os.kill(hung, 0)
 
@@ -182,14 +182,6 @@ def test_a_folder_without_a_policy_is_refused_at_once(tmp_path):
     (tmp_path / "config.json").write_text('{"policy": {}, "features": {}}')
     with pytest.raises(RobotError, match="does not say what its policy observes"):
         read_info(tmp_path)
-
-
-def test_a_delay_is_part_of_the_time_to_compute(folder):
-    with LocalInference(folder, delay_s=0.3) as inference:
-        inference.ask(observed(inference.info))
-        answer = answer_of(inference)
-    assert answer.compute_s >= 0.3
-    assert answer.answered_s - answer.asked_s >= 0.3
 
 
 def test_a_client_of_the_process_does_not_load_torch():
