@@ -13,6 +13,7 @@ from dp_hub.policies.act_config import ActConfig
 from dp_hub.policies.act_observing import ActObserver
 from dp_hub.policies.objectives import Generators
 from dp_hub.policies.observing import checked, normalised, number_widths
+from dp_hub.policies.realtime_chunking import Prefix
 from dp_hub.policies.selection import Selection, Shape, parse_selection, selected_features
 
 NETWORK_OPTIONS = {
@@ -92,6 +93,7 @@ class ActPolicy(nn.Module):
         *,
         generator: Generators = None,
         noise: Tensor | None = None,
+        prefix: Prefix | None = None,
     ) -> dict[str, Tensor]:
         """A chunk of actions for each row of observations.
 
@@ -99,12 +101,20 @@ class ActPolicy(nn.Module):
             obs: every observed feature, numbers (B, 1, D) in raw units and pictures uint8
                 (B, 1, H, W, 3); other keys are ignored.
             generator, noise: taken and checked as by other policies; nothing is drawn.
+            prefix: refused.
         Returns:
             ``action`` float32 (B, Ta, Da), the steps to execute, and ``action_pred`` float32
             (B, Tp, Da), the whole chunk.
         Raises:
-            PolicyError: an observation is missing or misshapen, or not one generator per row.
+            PolicyError: an observation is missing or misshapen, not one generator per row, or a
+                prefix.
         """
+        if prefix is not None:
+            raise PolicyError(
+                "ACT knows no real-time chunking: it predicts a chunk in one go, with no sampling "
+                "that could be drawn to planned actions",
+                hint="`merge: blend` or `merge: ensemble` joins its chunks",
+            )
         device = next(self.parameters()).device
         names, n_obs_steps = self.encoder.names, self.config.n_obs_steps
         obs = checked(obs, self.features, names, n_obs_steps=n_obs_steps, device=device)

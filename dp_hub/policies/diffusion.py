@@ -16,6 +16,7 @@ from dp_hub.models.unet1d import ConditionalUnet1d
 from dp_hub.policies.config import DiffusionConfig, MlpConfig, TransformerConfig, UnetConfig
 from dp_hub.policies.objectives import Fix, Objective, make_objective
 from dp_hub.policies.observing import ObservationEncoder, checked, normalised, number_widths
+from dp_hub.policies.realtime_chunking import Prefix, drawn_to, for_autograd, laid_out
 from dp_hub.policies.selection import Selection, Shape, parse_selection, selected_features
 from dp_hub.policies.solvers import Generators, draw_noise
 
@@ -120,6 +121,7 @@ class DiffusionPolicy(nn.Module):
         *,
         generator: Generators = None,
         noise: Tensor | None = None,
+        prefix: Prefix | None = None,
     ) -> dict[str, Tensor]:
         """A chunk of actions for each row of observations.
 
@@ -130,18 +132,20 @@ class DiffusionPolicy(nn.Module):
                 depend on the rows beside it; None for torch's own.
             noise: the starting noise, float32 (B, Tp, Da), with inpainting (B, Tp, Da + Do); None
                 to draw it.
+            prefix: planned actions to go on from (real-time chunking); None changes nothing.
         Returns:
             ``action`` float32 (B, Ta, Da), the steps to execute, and ``action_pred`` float32
             (B, Tp, Da), the whole chunk.
         Raises:
-            PolicyError: an observation is missing or misshapen, or not one generator per row.
+            PolicyError: an observation or the prefix is missing or misshapen, or not one generator
+                per row.
         """
         device = next(self.parameters()).device
         names, n_obs_steps = self.encoder.names, self.config.n_obs_steps
         obs = checked(obs, self.features, names, n_obs_steps=n_obs_steps, device=device)
         rows = len(obs[names[0]])
         start = self._noise(rows, generator, noise, device)
-        chunk = self._sample(self._encode(obs), start, generator)[:, :, : self.action_dim]
+        chunk = self._sample(self._encode(obs), start, generator, prefix)[:, :, : self.action_dim]
         chunk = self.normalizer.unnormalize(self.config.action, chunk)
         first = self.config.n_obs_steps - 1
         return {
@@ -174,20 +178,40 @@ class DiffusionPolicy(nn.Module):
         entry = torch.arange(self.action_dim + self.encoder.out_dim, device=device)
         return (step < self.config.n_obs_steps) & (entry >= self.action_dim)
 
-    def _sample(self, seen: Tensor, noise: Tensor, generator: Generators) -> Tensor:
+    def _sample(
+        self, seen: Tensor, noise: Tensor, generator: Generators, prefix: Prefix | None
+    ) -> Tensor:
         """A normalised chunk like ``noise``, of observations (B, To, Do)."""
         # The steps are the same for all rows and known in advance: embedded once, K rows.
         precision = self._precision(noise.device)
         with precision():
             embedded = self.denoiser.embed_step(self.objective.timesteps(noise.device))
         cond = self._condition(seen)
+        if prefix is not None and prefix.how == "guidance":
+            embedded = for_autograd(embedded)
+            cond = None if cond is None else for_autograd(cond)
 
         def predict(x: Tensor, step: int) -> Tensor:
             with precision():
                 return self.denoiser.denoise(x, embedded[step].expand(len(x), -1), cond).float()
 
         fix = self._fix(seen) if self._inpaints else None
+        if prefix is not None:
+            planned, weights = self._laid_out(prefix, noise)
+            drawn = drawn_to(predict, self.objective, planned, weights, prefix)
+            return self.objective.sample(drawn, noise, generator=generator, fix=fix)
         return self.objective.sample(predict, noise, generator=generator, fix=fix)
+
+    def _laid_out(self, prefix: Prefix, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Planned actions (B, Tp, D) and weights (Tp, D) like ``noise``."""
+        shape = (*noise.shape[:2], self.action_dim)
+        normalizer, device = self.normalizer, noise.device
+        planned, weights = laid_out(
+            prefix, shape, lambda raw: normalizer.normalize(self.config.action, raw.to(device))
+        )
+        rest = (0, noise.shape[2] - self.action_dim)  # of inpainting: observations
+        weights = nn.functional.pad(weights.to(device).expand(-1, self.action_dim), rest)
+        return nn.functional.pad(planned, rest), weights
 
     def _precision(self, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
         """Arithmetic in bf16 where the network was loaded so; its inputs are float32 either way."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dp_hub.models.draws import Source, integers, uniform
 from dp_hub.policies.config import DiffusionObjective, FlowObjective, ObjectiveConfig
-from dp_hub.policies.solvers import Generators, alphas_cumprod, solver_steps
+from dp_hub.policies.solvers import Estimate, Generators, alphas_cumprod, solver_steps
 
 Predict = Callable[[Tensor, int], Tensor]
 """The network: (noisy chunk (B, Tp, Da), number of the sampling step) -> its prediction."""
@@ -33,6 +33,32 @@ class Corrupted:
     target: Tensor
 
 
+class Estimated(Protocol):
+    """What a prediction says of a chunk ``alpha clean + sigma noise``."""
+
+    @property
+    def alpha(self) -> float:
+        """Share of the clean chunk."""
+        ...
+
+    @property
+    def sigma(self) -> float:
+        """Share of the noise."""
+        ...
+
+    def clean(self, x: Tensor, predicted: Tensor) -> Tensor:
+        """The clean chunk, clipped if sampling clips it; all float32 (B, Tp, Da)."""
+        ...
+
+    def unclipped(self, x: Tensor, predicted: Tensor) -> Tensor:
+        """The clean chunk as it comes out."""
+        ...
+
+    def moved(self, predicted: Tensor, by: Tensor) -> Tensor:
+        """The prediction whose clean chunk is ``by`` more, of the same noisy one."""
+        ...
+
+
 class Objective(Protocol):
     """Corrupts clean chunks for training, and turns noise into chunks by calling the network."""
 
@@ -42,6 +68,10 @@ class Objective(Protocol):
 
     def timesteps(self, device: torch.device) -> Tensor:
         """(K,): what the network is told at each of the K sampling steps."""
+        ...
+
+    def estimate(self, step: int) -> Estimated:
+        """What predictions at the sampling step of this number say."""
         ...
 
     def sample(
@@ -61,6 +91,35 @@ def make_objective(config: ObjectiveConfig) -> Objective:
             return Diffusion(config)
         case FlowObjective():
             return FlowMatching(config.num_inference_steps)
+
+
+@dataclass(frozen=True)
+class FlowEstimate:
+    """`Estimated` of ``(1 - time) noise + time clean`` from ``clean - noise``; ``time`` < 1."""
+
+    time: float
+
+    @property
+    def alpha(self) -> float:
+        """See `Estimated.alpha`."""
+        return self.time
+
+    @property
+    def sigma(self) -> float:
+        """See `Estimated.sigma`."""
+        return 1 - self.time
+
+    def clean(self, x: Tensor, predicted: Tensor) -> Tensor:
+        """See `Estimated.clean`; nothing is clipped."""
+        return x + self.sigma * predicted
+
+    def unclipped(self, x: Tensor, predicted: Tensor) -> Tensor:
+        """See `Estimated.unclipped`."""
+        return self.clean(x, predicted)
+
+    def moved(self, predicted: Tensor, by: Tensor) -> Tensor:
+        """See `Estimated.moved`."""
+        return predicted + by / self.sigma
 
 
 class FlowMatching:
@@ -83,6 +142,10 @@ class FlowMatching:
         """float32 (K,): the start of every Euler step."""
         steps = torch.arange(self.num_inference_steps, device=device)
         return steps * (FLOW_TIME_SCALE / self.num_inference_steps)
+
+    def estimate(self, step: int) -> FlowEstimate:
+        """See `Objective.estimate`."""
+        return FlowEstimate(step / self.num_inference_steps)
 
     def sample(
         self,
@@ -129,6 +192,10 @@ class Diffusion:
     def timesteps(self, device: torch.device) -> Tensor:
         """int64 (K,): the solver's steps, falling."""
         return torch.tensor([step.timestep for step in self._steps], device=device)
+
+    def estimate(self, step: int) -> Estimate:
+        """See `Objective.estimate`."""
+        return self._steps[step].estimate
 
     def sample(
         self, predict: Predict, noise: Tensor, *, generator: Generators, fix: Fix | None = None

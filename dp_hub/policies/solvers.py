@@ -65,14 +65,28 @@ class Estimate:
 
     def clean(self, x: Tensor, predicted: Tensor) -> Tensor:
         """The clean chunk, within [-1, 1] where it is clipped."""
+        clean = self.unclipped(x, predicted)
+        return clean.clamp(-1, 1) if self.clip else clean
+
+    def unclipped(self, x: Tensor, predicted: Tensor) -> Tensor:
+        """The clean chunk as it comes out."""
         match self.prediction:
             case "epsilon":
-                clean = (x - self.sigma * predicted) / self.alpha
+                return (x - self.sigma * predicted) / self.alpha
             case "sample":
-                clean = predicted
+                return predicted
             case "v":
-                clean = self.alpha * x - self.sigma * predicted
-        return clean.clamp(-1, 1) if self.clip else clean
+                return self.alpha * x - self.sigma * predicted
+
+    def moved(self, predicted: Tensor, by: Tensor) -> Tensor:
+        """The prediction of a clean chunk that is ``by`` more, of the same noisy one."""
+        match self.prediction:
+            case "epsilon":
+                return predicted - (self.alpha / self.sigma) * by
+            case "sample":
+                return predicted + by
+            case "v":
+                return predicted - by / self.sigma
 
     def noise(self, x: Tensor, predicted: Tensor) -> Tensor:
         """The noise; clipping the clean chunk does not change it (as in diffusers)."""

@@ -1,0 +1,123 @@
+"""Real-time chunking: a chunk that goes on from the one that is being carried out.
+
+While a policy computes, the robot carries out the end of its last chunk. A new chunk drawn without
+regard to that may be another of several good ways to act, and the robot jumps. So sampling is drawn
+to the planned actions (Black, Galliker and Levine 2025, "Real-Time Execution of Action Chunking
+Flow Policies"): at every step the clean chunk the network expects is compared with them, and moved
+along the gradient of the difference, weighted by how settled each action is. Nothing is trained.
+
+The paper's formulas (eq. 2 to 4) are for flow matching, x = (1 - t) noise + t clean. Written with
+alpha and sigma, the shares of clean chunk and noise (t and 1 - t there), they are about the clean
+chunk alone, and so hold for diffusion with any prediction and solver:
+
+    clean + min(sigma beta, (alpha² + sigma²) / alpha) · (weights · (planned - clean)) dclean/dx
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dp_hub.errors import PolicyError
+from dp_hub.policies.objectives import Objective, Predict
+
+How = Literal["guidance", "inpaint"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Planned actions that a new chunk has to go on from.
+
+    Args:
+        actions: float (B, n, Da), raw units, for the first n steps of the chunk.
+        weights: float (n,) in [0, 1]: 1 where an action is settled, 0 where it does not matter;
+            `dp_hub.robot.acting.overlap.rtc_weights` has the paper's.
+        how: ``guidance``: the paper's, which takes a backward pass through the network at every
+            step, about three times the time. ``inpaint``: the clean chunk is moved to the planned
+            actions as far as the weights say, in place of the known steps alone: cheap, but the
+            steps after them hardly know of it.
+        beta: the most that guidance moves a chunk by; larger is nearer to the plan, and less sure
+            to stay one that the policy would choose.
+    """
+
+    actions: Tensor
+    weights: Tensor
+    how: How = "guidance"
+    beta: float = 5.0
+
+
+def drawn_to(
+    predict: Predict, objective: Objective, planned: Tensor, weights: Tensor, prefix: Prefix
+) -> Predict:
+    """A network whose predictions are drawn to planned actions.
+
+    Args:
+        predict: the network. For ``guidance`` all it works with besides its argument are tensors
+            that autograd may see (`for_autograd`).
+        objective: what samples with it.
+        planned: normalised actions like a chunk, float32 (B, Tp, D); anything where ``weights``
+            are 0.
+        weights: float32 (Tp, D).
+        prefix: how.
+    """
+
+    def inpainted(x: Tensor, step: int) -> Tensor:
+        estimate, predicted = objective.estimate(step), predict(x, step)
+        by = weights * (planned - estimate.unclipped(x, predicted))
+        return estimate.moved(predicted, by)
+
+    def guided(x: Tensor, step: int) -> Tensor:
+        estimate = objective.estimate(step)
+        with torch.inference_mode(False), torch.enable_grad():
+            here = x.clone().requires_grad_()
+            predicted = predict(here, step)
+            clean = estimate.clean(here, predicted)
+            error = weights * (planned - clean.detach())
+            (uphill,) = torch.autograd.grad(clean, here, error)
+        alpha, sigma = estimate.alpha, estimate.sigma
+        most = sigma * prefix.beta
+        gain = min(most, (alpha**2 + sigma**2) / alpha) if alpha > 0 else most
+        return estimate.moved(predicted.detach(), gain * uphill)
+
+    return inpainted if prefix.how == "inpaint" else guided
+
+
+def laid_out(
+    prefix: Prefix, shape: tuple[int, ...], normalize: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Planned actions and weights like a chunk.
+
+    Args:
+        prefix: checked here.
+        shape: (B, Tp, Da) of the chunk.
+        normalize: of actions.
+    Returns:
+        ``planned`` float32 (B, Tp, Da), normalised, 0 beyond the prefix, and ``weights`` float32
+        (Tp, 1), both on the CPU unless the prefix was elsewhere.
+    Raises:
+        PolicyError: another number of rows, actions or weights, or weights outside [0, 1].
+    """
+    rows, horizon, width = shape
+    actions, weights = prefix.actions, prefix.weights
+    n = actions.shape[1] if actions.ndim == 3 else 0
+    if tuple(actions.shape) != (rows, n, width) or not 1 <= n <= horizon:
+        raise PolicyError(
+            f"the planned actions have shape {tuple(actions.shape)}, expected ({rows}, n, {width}) "
+            f"with n from 1 to {horizon}"
+        )
+    if tuple(weights.shape) != (n,) or not bool(((weights >= 0) & (weights <= 1)).all()):
+        raise PolicyError(
+            f"{n} planned actions have weights of shape {tuple(weights.shape)}, expected ({n},), "
+            "each from 0 to 1"
+        )
+    planned = normalize(actions.float())
+    later = (0, 0, 0, horizon - n)
+    return nn.functional.pad(planned, later), nn.functional.pad(weights.float()[:, None], later)
+
+
+def for_autograd(value: Tensor) -> Tensor:
+    """A copy that a graph may be built on, of what was computed in inference mode."""
+    with torch.inference_mode(False):
+        return value.clone()
