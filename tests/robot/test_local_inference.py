@@ -13,6 +13,7 @@ import torch
 from inference_helpers import CAMERAS, answer_of, observed, own_segments, small_policy
 
 from dp_hub.errors import RobotError
+from dp_hub.policies import realtime_chunking
 from dp_hub.policies.saving import load_policy
 from dp_hub.robot.inference.folder import read_info
 from dp_hub.robot.inference.info import Prefix, Refused
@@ -64,6 +65,23 @@ def test_answers_are_the_policys_to_the_last_bit(inference, folder):
         expected = policy.predict_action(batch, generator=torch.Generator().manual_seed(seed))
         assert answer.chunk.dtype == np.float32
         assert np.array_equal(answer.chunk, expected["action_pred"][0].numpy())
+
+
+@pytest.mark.parametrize("how", ["guidance", "inpaint"])
+def test_a_prefix_reaches_the_policy(inference, folder, how):
+    policy, obs = load_policy(folder), observed(inference.info)
+    actions = np.linspace(0, 60, 8, dtype=np.float32).reshape(4, 2)
+    weights = np.array([1, 1, 0.5, 0.1], np.float32)
+    inference.ask(obs, seed=0, prefix=Prefix(actions, weights, how, 3.0))
+    batch = {name: torch.from_numpy(value)[None] for name, value in obs.items()}
+    expected = policy.predict_action(
+        batch,
+        generator=torch.Generator().manual_seed(0),
+        prefix=realtime_chunking.Prefix(
+            torch.from_numpy(actions)[None], torch.from_numpy(weights), how, 3.0
+        ),
+    )
+    assert np.array_equal(answer_of(inference).chunk, expected["action_pred"][0].numpy())
 
 
 def test_without_a_seed_the_noise_is_another_each_time(inference):
@@ -198,7 +216,8 @@ def test_mail_comes_out_as_it_was_put_in():
     theirs = Mailbox.attach(ours.spec)
     try:
         assert theirs.question() is None and ours.answer(1) is None
-        prefix = Prefix(np.ones((3, 7), np.float32), np.linspace(1, 0, 3).astype(np.float32))
+        weights = np.linspace(1, 0, 3).astype(np.float32)
+        prefix = Prefix(np.ones((3, 7), np.float32), weights, "inpaint", 2.5)
         obs = observed(CAMERAS)
         for number, seed, given in ((1, None, None), (2, 0, prefix), (3, 2**63 - 1, None)):
             ours.ask(Question(number, obs, seed, given))
@@ -212,6 +231,7 @@ def test_mail_comes_out_as_it_was_put_in():
             if given is not None:
                 assert np.array_equal(found.prefix.actions, given.actions)
                 assert np.array_equal(found.prefix.weights, given.weights)
+                assert (found.prefix.how, found.prefix.beta) == ("inpaint", 2.5)
             assert theirs.question() is None
         chunk = np.arange(16 * 7, dtype=np.float32).reshape(16, 7)
         theirs.reply(Reply(2, chunk, 0.5))

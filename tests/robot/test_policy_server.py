@@ -75,13 +75,14 @@ def test_a_client_gets_the_policys_answer_to_what_it_sent(serving, info):
 
 def test_a_prefix_arrives(serving):
     stand_in = StandIn(STATE)
-    prefix = Prefix(np.arange(6.0).reshape(3, 2), np.array([1.0, 0.5, 0.0]))
+    prefix = Prefix(np.arange(6.0).reshape(3, 2), np.array([1.0, 0.5, 0.0]), "inpaint", 2.0)
     with client_of(serving(stand_in)) as client:
         client.predict(observed(STATE), prefix=prefix)
         with pytest.raises(Refused, match="a prefix has actions"):
             client.predict(observed(STATE), prefix=Prefix(np.zeros((17, 2)), np.zeros(17)))
     assert np.array_equal(stand_in.prefixes[0].actions, prefix.actions)
     assert np.array_equal(stand_in.prefixes[0].weights, prefix.weights)
+    assert (stand_in.prefixes[0].how, stand_in.prefixes[0].beta) == ("inpaint", 2.0)
 
 
 @pytest.mark.parametrize(

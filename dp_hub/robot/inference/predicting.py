@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dp_hub.errors import PolicyError
+from dp_hub.policies import realtime_chunking
 from dp_hub.policies.saving import Precision, load_policy
 from dp_hub.robot.inference.info import PolicyInfo, Prefix
 from dp_hub.robot.inference.local import PolicyJob
@@ -79,15 +80,13 @@ class Predictor:
         if question.seed is not None:
             # On the CPU: the same noise on every device.
             generator = torch.Generator().manual_seed(question.seed)
-        more = {} if question.prefix is None else {"prefix": self._prefix(question.prefix)}
-        predicted = self._policy.predict_action(obs, generator=generator, **more)["action_pred"]
+        predicted = self._policy.predict_action(
+            obs, generator=generator, prefix=_for_torch(question.prefix)
+        )["action_pred"]
         chunk = predicted[0].float().cpu().numpy()
         if not np.isfinite(chunk).all():
             raise PolicyError("the policy predicts numbers that are not finite")
         return chunk
-
-    def _prefix(self, prefix: Prefix) -> Any:
-        raise PolicyError("this policy knows no real-time chunking")
 
 
 def info_of(policy: Any, like: PolicyInfo) -> PolicyInfo:
@@ -105,4 +104,15 @@ def info_of(policy: Any, like: PolicyInfo) -> PolicyInfo:
             name: (shape,) if isinstance(shape, int) else tuple(shape)
             for name, shape in policy.features.items()
         },
+    )
+
+
+def _for_torch(prefix: Prefix | None) -> realtime_chunking.Prefix | None:
+    if prefix is None:
+        return None
+    return realtime_chunking.Prefix(
+        torch.from_numpy(prefix.actions)[None],
+        torch.from_numpy(prefix.weights),
+        cast(realtime_chunking.How, prefix.how),
+        prefix.beta,
     )
