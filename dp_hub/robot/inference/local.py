@@ -44,6 +44,7 @@ class Loading:
     precision: str
     threads: int
     delay_s: float
+    realtime: bool
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class LocalInference:
         name, sha, period_s: for its `PolicyInfo`, see `read_info`.
         device, scheduler, steps, precision: as of `dp_hub.load_policy`.
         threads: of torch. More than one can make a controller on the same machine late.
+        realtime: a prefix will come with questions; the first one is slow too, by seconds.
         delay_s: waited before every answer, to see what slower inference would do.
         answer_within_s: a process that does not answer in that time counts as gone.
     Raises:
@@ -81,6 +83,7 @@ class LocalInference:
         steps: int | None = None,
         precision: str = "no",
         threads: int = 1,
+        realtime: bool = False,
         delay_s: float = 0.0,
         answer_within_s: float = 60.0,
     ) -> None:
@@ -91,7 +94,9 @@ class LocalInference:
             )
         self.info = read_info(Path(folder), name=name, sha=sha, period_s=period_s)
         self._answer_within_s = answer_within_s
-        self._loading = Loading(str(folder), device, scheduler, steps, precision, threads, delay_s)
+        self._loading = Loading(
+            str(folder), device, scheduler, steps, precision, threads, delay_s, realtime
+        )
         self._worker: Worker[PolicyJob] | None = None
         self._mailbox: Mailbox | None = None
         self._number = 0

@@ -50,7 +50,8 @@ class Predictor:
             num_inference_steps=how.steps,
             precision=cast(Precision, how.precision),
         )
-        self._info, self._delay_s = job.info, how.delay_s
+        self._info = job.info
+        self._delay_s, self._realtime = how.delay_s, how.realtime
         if info_of(self._policy, job.info) != job.info:
             raise PolicyError(f"the policy in {how.folder} has changed since it was looked at")
 
@@ -62,6 +63,11 @@ class Predictor:
         }
         for _ in range(_WARM_UP):
             self._predict(Question(0, obs, 0, None))
+        if self._realtime:
+            prefix = Prefix(
+                np.zeros(self._info.chunk_shape, np.float32)[:1], np.ones(1, np.float32)
+            )
+            self._predict(Question(0, obs, 0, prefix))
 
     def reply(self, question: Question) -> Reply:
         """The policy's answer, or why it has none."""
