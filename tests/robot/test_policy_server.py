@@ -5,6 +5,7 @@ import logging
 import resource
 import socket
 import stat
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -332,6 +333,36 @@ def test_the_server_ends_while_a_question_is_being_answered(serving):
     asking.join()
     assert time.monotonic() - began_s < 15
     assert len(failed) == 1
+
+
+def test_a_certificate_encrypts_and_is_checked(tmp_path):
+    certificate, key = made_certificate(tmp_path)
+    file = tmp_path / "token"
+    with pytest.raises(ConfigError, match="a certificate needs its key"):
+        open_door(token_file=file, certificate=certificate)
+    door = open_door(host="0.0.0.0", token_file=file, certificate=certificate, key=key)
+    assert door.url.startswith("wss://") and not door.is_exposed
+    url = f"wss://localhost:{door.url.rpartition(':')[2]}"
+    with ServerThread(StandIn(STATE), door):
+        with pytest.raises(RobotError, match="CERTIFICATE_VERIFY_FAILED"):
+            PolicyClient(url, token_file=file).connect()
+        with pytest.raises(RobotError, match="no policy server answers"):
+            PolicyClient(url.replace("wss", "ws"), token_file=file).connect()
+        with PolicyClient(url, token_file=file, certificate=certificate) as client:
+            assert client.predict(observed(STATE)).chunk.shape == (16, 2)
+
+
+def made_certificate(folder):
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no certificate can be made here: {error}")
+    return certificate, key
 
 
 def test_arrays_are_the_memory_of_their_message_and_cannot_be_written():

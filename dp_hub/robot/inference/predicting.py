@@ -24,7 +24,8 @@ _WARM_UP = 2
 
 def run(context: Context, job: PolicyJob) -> None:
     """The process's life."""
-    torch.set_num_threads(job.loading.threads)
+    if job.loading.threads is not None:
+        torch.set_num_threads(job.loading.threads)
     mailbox = Mailbox.attach(job.mail)
     predictor = Predictor(job)
     predictor.warm_up()
