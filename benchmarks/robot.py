@@ -115,12 +115,11 @@ class Sides:
 def _in_turns(sides: Sides, k: int, n: int) -> list[float]:
     """Medians of the ring and of its limit, µs: of ``last(k)``, or of a put if ``k`` is 0."""
     spent: list[list[int]] = [[], []]
+    sides_of = ((sides.put, sides.last), (sides.copy_in, sides.copy_out))
     for _ in range(n):
-        spent[0].append(_ns(sides.put))
-        spent[1].append(_ns(sides.copy_in))
-        if k:  # of what has just been put
-            spent[0][-1] = _ns(lambda: sides.last(k))
-            spent[1][-1] = _ns(lambda: sides.copy_out(k))
+        for (fill, read), times in zip(sides_of, spent, strict=True):
+            filled_ns = _ns(fill)
+            times.append(_ns(lambda: read(k)) if k else filled_ns)  # noqa: B023
     return [float(np.median(times)) / 1000 for times in spent]
 
 
