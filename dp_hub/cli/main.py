@@ -26,9 +26,11 @@ from dp_hub.cli import (
     pull,
     push,
     record,
+    rollout,
     runs,
     score,
     serve,
+    serve_policy,
 )
 from dp_hub.errors import DpHubError
 
@@ -68,8 +70,10 @@ app.command("push")(push.push)
 app.command("pull")(pull.pull)
 app.command("log")(log.log)
 app.command("serve")(serve.serve)
+app.command("serve-policy")(serve_policy.serve_policy)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("rollout")(rollout.rollout)
 app.command("runs")(runs.runs)
 app.command("score")(score.score)
 

@@ -123,7 +123,8 @@ def run(job: Job) -> None:
 
 def _mind_signals() -> None:
     """Those of a terminal go to all its processes, but only the parent knows what to do then."""
-    for one in (signal.SIGHUP, signal.SIGTSTP):  # it is closed; Ctrl-Z. SIGINT is blocked.
+    # It is closed, Ctrl-Z, Ctrl-backslash. That of Ctrl-C is blocked already.
+    for one in (signal.SIGHUP, signal.SIGTSTP, signal.SIGQUIT):
         signal.signal(one, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_terminate)
 

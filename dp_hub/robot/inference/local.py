@@ -28,6 +28,8 @@ from dp_hub.robot.inference.mailbox import Mailbox, MailSpec, Question
 from dp_hub.robot.worker import Context, Worker
 
 _LOOK_S = 0.0005
+_IDLE_S, _BUSY_S = 5.0, 1.0
+"""How long a process may take to end; one with a question may hang."""
 READY_WITHIN_S = 120.0
 
 
@@ -40,8 +42,9 @@ class Loading:
     scheduler: str | None
     steps: int | None
     precision: str
-    threads: int
+    threads: int | None
     delay_s: float
+    realtime: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class LocalInference:
         folder: of the policy.
         name, sha, period_s: for its `PolicyInfo`, see `read_info`.
         device, scheduler, steps, precision: as of `dp_hub.load_policy`.
-        threads: of torch. More than one can make a controller on the same machine late.
+        threads: of torch; more than one can make a controller on the same machine late. None: as
+            many as torch takes.
+        realtime: a prefix will come with questions; the first one is slow too, by seconds.
         delay_s: waited before every answer, to see what slower inference would do.
         answer_within_s: a process that does not answer in that time counts as gone.
     Raises:
@@ -78,18 +83,21 @@ class LocalInference:
         scheduler: str | None = None,
         steps: int | None = None,
         precision: str = "no",
-        threads: int = 1,
+        threads: int | None = 1,
+        realtime: bool = False,
         delay_s: float = 0.0,
         answer_within_s: float = 60.0,
     ) -> None:
-        if threads < 1 or delay_s < 0 or answer_within_s <= 0:
+        if (threads is not None and threads < 1) or delay_s < 0 or answer_within_s <= 0:
             raise RobotError(
                 f"threads {threads}, delay_s {delay_s} and answer_within_s {answer_within_s}"
                 " cannot be: one thread or more, no negative times"
             )
         self.info = read_info(Path(folder), name=name, sha=sha, period_s=period_s)
         self._answer_within_s = answer_within_s
-        self._loading = Loading(str(folder), device, scheduler, steps, precision, threads, delay_s)
+        self._loading = Loading(
+            str(folder), device, scheduler, steps, precision, threads, delay_s, realtime
+        )
         self._worker: Worker[PolicyJob] | None = None
         self._mailbox: Mailbox | None = None
         self._number = 0
@@ -103,6 +111,11 @@ class LocalInference:
         job = PolicyJob(self.info, self._mailbox.spec, self._loading)
         self._worker = Worker(f"policy {self.info.name}", _run, job)
         self._worker.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the policy's process."""
+        return self._there()[0].pid
 
     @property
     def ready(self) -> bool:
@@ -189,10 +202,11 @@ class LocalInference:
 
     def _let_go(self) -> None:
         worker, mailbox = self._worker, self._mailbox
+        patience_s = _BUSY_S if self.waiting else _IDLE_S
         self._worker = self._mailbox = self._asked_s = None
         if worker is not None and mailbox is not None:
             # One that hangs takes a while to end, which the robot's loop must not wait for.
-            ending = threading.Thread(target=_end, args=(worker, mailbox), daemon=True)
+            ending = threading.Thread(target=_end, args=(worker, mailbox, patience_s), daemon=True)
             ending.start()
             self._ending.append(ending)
 
@@ -220,6 +234,6 @@ def _run(context: Context, job: PolicyJob) -> None:
     predicting.run(context, job)
 
 
-def _end(worker: Worker[PolicyJob], mailbox: Mailbox) -> None:
-    worker.stop(1.0)
+def _end(worker: Worker[PolicyJob], mailbox: Mailbox, patience_s: float) -> None:
+    worker.stop(patience_s)
     mailbox.close()

@@ -23,7 +23,7 @@ from dp_hub.robot.inference import wire
 from dp_hub.robot.inference.client import PING_S, PONG_WITHIN_S, TRY_AGAIN_LATER
 from dp_hub.robot.inference.extra import library
 from dp_hub.robot.inference.hello import pack_hello
-from dp_hub.robot.inference.info import PolicyInfo, Prefix, checked, checked_prefix
+from dp_hub.robot.inference.info import PolicyInfo, Prefix, Refused, checked, checked_prefix
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.inference.turns import Turns
 
@@ -128,7 +128,8 @@ class PolicyServer:
             )
         except RobotError as error:
             said = {"message": error.message[: wire.MOST_TEXT // 4], "hint": error.hint}
-            return wire.pack({"kind": "error", "number": number, **said})
+            refused = isinstance(error, Refused)
+            return wire.pack({"kind": "error", "number": number, "refused": refused, **said})
         return wire.pack(
             {
                 "kind": "answer",

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dp_hub.errors import RobotError
 from dp_hub.robot.inference.extra import msgpack
-from dp_hub.robot.inference.info import PolicyInfo, Prefix
+from dp_hub.robot.inference.info import PolicyInfo, Prefix, Refused
 
 VERSION = 1
 """Of the protocol; a client refuses a server of another."""
@@ -27,12 +26,12 @@ MOST_ANSWER_BYTES = 1 << 24
 FLOATS = ("float32", "float64")
 PREDICT = {"kind", "number", "obs", "seed", "prefix"}
 ANSWER = {"kind", "number", "chunk", "compute_s", "waited_s"}
-ERROR = {"kind", "number", "message", "hint"}
+ERROR = {"kind", "number", "message", "hint", "refused"}
 HELLO = {"kind", "version", "policy"}
 MOST_NUMBER = 2**53
 
 
-class Malformed(RobotError):
+class Malformed(Refused):
     """A message of another form than the protocol's."""
 
 
@@ -98,6 +97,13 @@ def number(value: Any, what: str) -> float:
     return float(value)
 
 
+def flag(value: Any, what: str) -> bool:
+    """``value`` itself. Raises Malformed if it is neither true nor false."""
+    if not isinstance(value, bool):
+        raise Malformed(f"{what} is {_seen(value)}, expected true or false")
+    return value
+
+
 def pack_array(array: np.ndarray) -> dict[str, Any]:
     """One of the types in ``DTYPES``."""
     assert array.dtype.name in DTYPES, array.dtype
@@ -134,14 +140,19 @@ def pack_prefix(prefix: Prefix | None) -> dict[str, Any] | None:
     """Its two arrays."""
     if prefix is None:
         return None
-    return {"actions": pack_array(prefix.actions), "weights": pack_array(prefix.weights)}
+    return {
+        "actions": pack_array(prefix.actions),
+        "weights": pack_array(prefix.weights),
+        "how": prefix.how,
+        "beta": prefix.beta,
+    }
 
 
 def unpack_prefix(value: Any, info: PolicyInfo) -> Prefix | None:
     """Raises Malformed."""
     if value is None:
         return None
-    packed = keys(value, {"actions", "weights"}, "a prefix")
+    packed = keys(value, {"actions", "weights", "how", "beta"}, "a prefix")
     weights = keys(packed["weights"], {"dtype", "shape", "bytes"}, "weights of a prefix")
     sizes = weights["shape"]
     if not isinstance(sizes, list) or len(sizes) != 1:
@@ -151,6 +162,8 @@ def unpack_prefix(value: Any, info: PolicyInfo) -> Prefix | None:
     return Prefix(
         unpack_array(packed["actions"], "actions of a prefix", shape=(n, width), dtypes=FLOATS),
         unpack_array(weights, "weights of a prefix", shape=(n,), dtypes=FLOATS),
+        text(packed["how"], "how a prefix is used", most=16),
+        number(packed["beta"], "beta of a prefix"),
     )
 
 

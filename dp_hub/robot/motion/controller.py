@@ -307,5 +307,5 @@ class Controller:
 
 def _log(name: str, events: list[Event]) -> None:
     for event in events:
-        level = logging.INFO if event.kind in _QUIET else logging.WARNING
+        level = logging.DEBUG if event.kind in _QUIET else logging.WARNING
         log.log(level, "%s: %s", name, event)

@@ -146,11 +146,14 @@ class Motion:
             self.refuse(plan, now_s, why)
             return False
         at_s = now_s + self._ahead_s
+        here, here_s = self.command, at_s
         if self._state != "moving":
-            self._trajectory = resting(self.command, at_s, self._space, self._interpolation)
-        linear = self._interpolation == "linear"
-        here = self.command if linear else self._trajectory.at(at_s)
-        accepted = self._trajectory.accept(plan, at_s, here)
+            self._trajectory = resting(here, at_s, self._space, self._interpolation)
+        elif self._interpolation == "hold":
+            here = self._trajectory.at(at_s)
+        elif self._last_s is not None:  # the command is that of the last tick
+            here_s = min(at_s, self._last_s + self._ahead_s)
+        accepted = self._trajectory.accept(plan, at_s, here, here_s)
         self._trajectory = accepted.trajectory
         self._state, self._dry = "moving", False
         self.newest = plan.number

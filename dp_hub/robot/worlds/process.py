@@ -61,5 +61,6 @@ def run(context: Context, job: WorldJob) -> None:
             running.tick(tick.due_s, missed=tick.missed, requests=requests)
     finally:
         world.close()
-        for one in (*rings.values(), control):
-            one.close()
+        control.close()
+        for ring in rings.values():
+            ring.close()
