@@ -124,9 +124,7 @@ def approach_s(
     return max(needed)
 
 
-def between(
-    start: np.ndarray, end: np.ndarray, shares: np.ndarray, space: Space
-) -> np.ndarray:
+def between(start: np.ndarray, end: np.ndarray, shares: np.ndarray, space: Space) -> np.ndarray:
     """Points on the straight way from ``start`` to ``end`` (D,), float64 (k, D): rotations turn
     about one axis. Of share 1 the point is ``end`` itself."""
     points = start + shares[:, None] * (end - start)
