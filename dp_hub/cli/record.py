@@ -30,6 +30,12 @@ def record(
         help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
+    view: bool | None = typer.Option(
+        None, "--view/--no-view", help="A window with all cameras. Default: with a display."
+    ),
+    overlay: str | None = typer.Option(
+        None, help="Lay an episode's first frame over the view: DATASET or DATASET:NUMBER."
+    ),
     keys: Path | None = typer.Option(
         None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
     ),
@@ -62,6 +68,8 @@ def record(
         by_itself=by_itself,
         realtime=realtime,
         dry_run=dry_run,
+        view=view,
+        overlay=overlay,
         keys=keys,
     )
 

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from dp_hub.cli.robots import key_sources, loaded, outcome_line, recorded, say, scheduling
+from dp_hub.cli.robots import key_sources, loaded, outcome_line, recorded, say, scheduling, viewed
 
 
 def record_robot(
@@ -18,6 +18,8 @@ def record_robot(
     by_itself: bool,
     realtime: bool | None,
     dry_run: bool,
+    view: bool | None,
+    overlay: str | None,
     keys: Path | None,
 ) -> None:
     """See `dp_hub.cli.record`. Raises DpHubError."""
@@ -45,7 +47,9 @@ def record_robot(
             Session(config, dry_run=dry_run, scheduling=scheduling(config, realtime))
         )
         hand = stack.enter_context(HandDriver(session, config.teleop))
-        keyboard = stack.enter_context(opened(key_sources(keys, needed=not by_itself)))
+        window = stack.enter_context(viewed(session, view, overlay))
+        sources = key_sources(keys, needed=not by_itself and window is None)
+        keyboard = stack.enter_context(opened([*sources, *([window] if window else [])]))
         recorder = stack.enter_context(recorded(session, to, raw, source=known, stage=True))
         say(keys_line(RECORD))
         wanted = Wanted(
@@ -55,7 +59,5 @@ def record_robot(
             episode_s=episode_s or config.episode_s,
             facts=known,
         )
-        crew = Crew(keyboard, RECORD, hand=hand, recorder=recorder, say=say)
-        Episodes(
-            session, crew, wanted, on_end=lambda outcome: say(outcome_line(outcome))
-        ).run()
+        crew = Crew(keyboard, RECORD, hand=hand, recorder=recorder, say=say, view=window)
+        Episodes(session, crew, wanted, on_end=lambda outcome: say(outcome_line(outcome))).run()

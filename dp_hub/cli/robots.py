@@ -1,7 +1,7 @@
 """What `dp-hub record`, `rollout` and `replay` share: keys, the recorder, the policy, tables."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dp_hub.robot.config import RobotConfig
     from dp_hub.robot.inference.protocol import Inference
     from dp_hub.robot.keys.source import KeySource
     from dp_hub.robot.recording.process import RecorderProcess
     from dp_hub.robot.session.episodes import Outcome
     from dp_hub.robot.session.session import Session
+    from dp_hub.robot.view.live import LiveView
     from dp_hub.robot.worker import Scheduling
 
 ROBOT_HELP = "The robot's configuration: a YAML file, or a bundled one: "
@@ -54,6 +57,66 @@ def key_sources(script: Path | None, *, needed: bool) -> "list[KeySource]":
         if needed:
             raise
         return []
+
+
+@contextmanager
+def viewed(
+    session: "Session", wanted: bool | None, overlay: str | None
+) -> "Iterator[LiveView | None]":
+    """A window with all cameras, where there is a display; ``overlay`` as DATASET or DATASET:N."""
+    from dp_hub.errors import ConfigError
+    from dp_hub.robot.view.live import LiveView
+
+    cameras = {name: session.rings[name].spec for name in session.config.cameras}
+    shows = has_display() if wanted is None else wanted
+    if not shows or not cameras:
+        if overlay is not None:
+            raise ConfigError(
+                "--overlay needs the live view", hint="add --view, on a machine with a display"
+            )
+        yield None
+        return
+    view = LiveView(cameras, references=references(session.config, overlay) if overlay else None)
+    view.start()
+    try:
+        yield view
+    finally:
+        view.close()
+
+
+def has_display() -> bool:
+    """Whether a window can be opened."""
+    import os
+
+    return sys.platform == "darwin" or any(
+        os.environ.get(v) for v in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+
+
+def references(config: "RobotConfig", overlay: str) -> "dict[str, np.ndarray]":
+    """By camera, the first picture of an episode of a dataset.
+
+    Raises:
+        DpHubError: there is no such episode, or none of its pictures is of a camera of the robot.
+    """
+    from dp_hub.errors import ConfigError
+    from dp_hub.robot.config import PictureFeature
+    from dp_hub.robot.view.live import first_frame
+
+    name, _, number = overlay.rpartition(":")
+    if not name or not number.lstrip("-").isdigit():
+        name, number = overlay, "0"
+    pictures = first_frame(name, int(number))
+    found = {
+        made_of.camera: pictures[feature]
+        for feature, made_of in config.observations.items()
+        if isinstance(made_of, PictureFeature) and feature in pictures
+    }
+    if not found:
+        raise ConfigError(
+            f"{name} has pictures {', '.join(pictures)}; none is one of the robot's observations"
+        )
+    return found
 
 
 @contextmanager
@@ -175,6 +238,3 @@ def loaded(robot: str) -> "RobotConfig":
     from dp_hub.robot.config import load_robot
 
     return load_robot(robot)
-
-
-Progress = Callable[[str, float], None]

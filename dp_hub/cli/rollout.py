@@ -16,6 +16,7 @@ from dp_hub.cli.robots import (
     robot_option,
     say,
     scheduling,
+    viewed,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +78,12 @@ def rollout(
         help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
+    view: bool | None = typer.Option(
+        None, "--view/--no-view", help="A window with all cameras. Default: with a display."
+    ),
+    overlay: str | None = typer.Option(
+        None, help="Lay an episode's first frame over the view: DATASET or DATASET:NUMBER."
+    ),
     keys: Path | None = typer.Option(
         None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
     ),
@@ -124,7 +131,9 @@ def rollout(
         while_loading(session, inference)
         driver = PolicyDriver(session, inference, how)
         hand = config.teleop and stack.enter_context(HandDriver(session, config.teleop))
-        keyboard = stack.enter_context(opened(key_sources(keys, needed=not config.is_simulated)))
+        window = stack.enter_context(viewed(session, view, overlay))
+        sources = key_sources(keys, needed=not config.is_simulated and window is None)
+        keyboard = stack.enter_context(opened([*sources, *([window] if window else [])]))
         facts = _facts(policy or server or "", inference, config)
         recorder = record and stack.enter_context(
             recorded(session, record, raw, source=facts, intervention=hand is not None)
@@ -132,7 +141,7 @@ def rollout(
         say(keys_line(ROLLOUT))
         loop = Episodes(
             session,
-            Crew(keyboard, ROLLOUT, driver, hand or None, recorder or None, say),
+            Crew(keyboard, ROLLOUT, driver, hand or None, recorder or None, say, window),
             Wanted(
                 episodes=episodes or (1 if config.is_simulated else None),
                 seed=seed if config.is_simulated else None,

@@ -24,7 +24,7 @@ from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing
 from dp_hub.robot.acting.scheduler import Scheduler
 from dp_hub.robot.config import InferenceConfig
-from dp_hub.robot.inference.info import Answer, Refused
+from dp_hub.robot.inference.info import Answer, Prefix, Refused
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.observing.align import Observation, Stale
 from dp_hub.robot.observing.check import check_action, check_observed
@@ -239,9 +239,17 @@ class PolicyDriver:
             self._session.hold()
             self._scheduler.forget()
 
-    def _prefix(self, seen: Observation) -> Any:
+    def _prefix(self, seen: Observation) -> Prefix | None:
         """What is being carried out, for real-time chunking."""
-        return None
+        if not self._how.realtime:
+            return None
+        plan = self._scheduler.overlap(
+            seen.anchor_s,
+            latency_s=self._pace.latency_s or self._how.latency_s,
+            horizon=self._info.horizon,
+            n_obs_steps=self._info.n_obs_steps,
+        )
+        return None if plan is None else Prefix(plan.actions, plan.weights)
 
     def _next_seed(self) -> int | None:
         # Another noise for every question, and the same ones in every repetition.

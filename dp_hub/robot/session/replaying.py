@@ -179,9 +179,7 @@ class Replay:
     def _send(self, waiting: dict[str, list[Plan]], now_s: float) -> None:
         for name, plans in waiting.items():
             for plan in list(due(tuple(plans), now_s, ahead_s=_AHEAD_S)):
-                if not self._session.move(
-                    name, plan.times_s, plan.targets, plan.replace_from_s
-                ):
+                if not self._session.move(name, plan.times_s, plan.targets, plan.replace_from_s):
                     raise RobotError(f"the controller of {name} takes no plans any more")
                 plans.remove(plan)
 
