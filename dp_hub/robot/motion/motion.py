@@ -110,7 +110,7 @@ class Motion:
         self._state: State = "idle"
         self._needs_resume = self._resumed = False
         self._held = False
-        self._dry = True
+        self._dry_s = np.inf
         self._last_s: float | None = None
 
     @property
@@ -155,7 +155,11 @@ class Motion:
             here_s = min(at_s, self._last_s + self._ahead_s)
         accepted = self._trajectory.accept(plan, at_s, here, here_s)
         self._trajectory = accepted.trajectory
-        self._state, self._dry = "moving", False
+        self._state, self._dry_s = "moving", accepted.trajectory.end_s
+        if (
+            self._interpolation == "hold" and len(plan.times_s) > 1
+        ):  # a step lasts as the one before
+            self._dry_s += float(plan.times_s[-1] - plan.times_s[-2])
         self.newest = plan.number
         self.counts.plans += 1
         self.counts.points += len(plan.times_s)
@@ -238,8 +242,8 @@ class Motion:
 
     def _follow(self, now_s: float, elapsed_s: float) -> np.ndarray:
         at_s = now_s + self._ahead_s
-        if not self._dry and at_s > self._trajectory.end_s:
-            self._dry = True
+        if at_s > self._dry_s:
+            self._dry_s = np.inf
             self.counts.ran_dry += 1
             self._events.tell("dry", f"plan {self.newest} is at its end and no other came", now_s)
         sees_ahead = self._interpolation == "linear"  # a step comes at its time, not earlier
