@@ -209,6 +209,7 @@ def test_stop_is_for_good() -> None:
     [
         (plan_to(1, 1.0, float("nan")), "`x` of its point 0 is nan"),
         (plan_to(1, 1.0, 0.0, float("inf")), "`y` of its point 0 is inf"),
+        (plan_to(1, 1.0, 1e300), "`x` of its point 0 is 1e+300"),
         (plan_to(1, float("nan"), 0.0), "times do not increase"),
         (Plan(1, np.array([2.0, 1.0]), np.zeros((2, 2)), 0.0), "times do not increase"),
         (Plan(1, np.array([1.0]), np.zeros((1, 3)), 0.0), "3 numbers a point instead of 2"),

@@ -68,6 +68,7 @@ class Counts:
     holds: int = 0
 
 
+_FARTHEST = 1e9  # no target of a robot, in any unit; nothing overflows below it
 _COUNTED = {
     "box": "clipped_box",
     "step": "limited_step",
@@ -234,8 +235,9 @@ class Motion:
             return f"its times do not increase: {plan.times_s.tolist()}"
         if np.isnan(plan.replace_from_s):
             return "the time from which it replaces others is not a number"
-        if not np.isfinite(plan.targets).all():
-            point, number = np.argwhere(~np.isfinite(plan.targets))[0]
+        usable = np.abs(plan.targets) <= _FARTHEST
+        if not usable.all():
+            point, number = np.argwhere(~usable)[0]
             value = plan.targets[point, number]
             return f"`{self._space.names[number]}` of its point {point} is {value}"
         return None
