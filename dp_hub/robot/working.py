@@ -1,5 +1,6 @@
 """The inside of a worker's process: see `dp_hub.robot.worker`."""
 
+import faulthandler
 import logging
 import logging.handlers
 import multiprocessing
@@ -101,6 +102,7 @@ def levels() -> dict[str, int]:
 
 def run(job: Job) -> None:
     """A process's life."""
+    faulthandler.enable()  # a driver that crashes says where
     _mind_signals()
     outbox = _Outbox(job.messages, job.levels)
     threading.Thread(target=_watch_parent, args=(job,), name="orphan", daemon=True).start()

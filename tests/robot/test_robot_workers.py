@@ -191,6 +191,7 @@ def test_a_worker_is_run_as_any_process_if_nothing_is_asked(
     assert facts(caplog) == {
         "policy": os.SCHED_OTHER,
         "priority": 0,
+        "threads": [os.SCHED_OTHER],
         "cpus": sorted(os.sched_getaffinity(0)),
         "collects": True,
         "main": [],  # what the parent has imported for itself is not there
@@ -232,6 +233,7 @@ def test_a_real_time_worker_goes_first_where_that_is_permitted(
         worker.wait_ready(20)
     told = facts(caplog)
     assert (told["policy"], told["priority"]) == (os.SCHED_FIFO, 7)
+    assert told["threads"] == [os.SCHED_FIFO]
 
 
 def test_where_it_is_not_permitted_one_line_says_so_and_how_it_would_be(

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -92,6 +93,7 @@ def tells_of_itself(context: Context, to_nobody: bool) -> None:
         "policy": os.sched_getscheduler(0),
         "priority": os.sched_getparam(0).sched_priority,
         "cpus": sorted(os.sched_getaffinity(0)),
+        "threads": sorted({os.sched_getscheduler(t.native_id or 0) for t in threading.enumerate()}),
         "collects": gc.isenabled(),
         "main": sorted(set(sys.modules) & {"pytest", "wave"}),
     }
