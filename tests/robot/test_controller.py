@@ -156,6 +156,18 @@ def test_an_actuator_that_fails_is_stopped_and_its_error_reaches_the_parent(
     assert calls(diary) == ["open", "send", "stop", "close"]
 
 
+def test_a_position_that_is_no_number_is_a_failure(diary: Path, tmp_path: Path) -> None:
+    fails = tmp_path / "fails"
+    with Rig(MakeActuator(diary, fails=fails)) as rig:
+        rig.start()
+        fails.with_name("new").write_text("nan")
+        fails.with_name("new").rename(fails)
+        rig.until(lambda: not rig.worker.is_alive)
+        with pytest.raises(RobotError, match=r"arm measures the position \[nan, nan\]"):
+            rig.worker.check()
+    assert calls(diary) == ["open", "stop", "close"]
+
+
 def test_an_actuator_that_is_away_is_told_before_the_controller_is_ready(diary: Path) -> None:
     with Rig(MakeActuator(diary, fails_to_open=True)) as rig:
         rig.worker.start()

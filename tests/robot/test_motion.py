@@ -84,6 +84,15 @@ def test_plans_that_follow_each_other_in_time_do_not_run_dry() -> None:
     assert (motion.counts.plans, motion.counts.points) == (10, 20)
 
 
+def test_the_last_step_lasts_as_long_as_the_one_before_until_it_has_run_dry() -> None:
+    motion = motion_of(interpolation="hold")
+    motion.accept(Plan(0, np.array([0.1, 0.2]), np.zeros((2, 2)), 0.0), 0.0)
+    run(motion, 0.0, 0.3)
+    assert motion.counts.ran_dry == 0
+    run(motion, 0.3, 0.4)
+    assert motion.counts.ran_dry == 1
+
+
 def test_targets_are_asked_for_ahead_by_the_latency_of_actions() -> None:
     early, plain = motion_of(ahead_s=0.25), motion_of()
     for motion in (early, plain):
@@ -200,6 +209,7 @@ def test_stop_is_for_good() -> None:
     [
         (plan_to(1, 1.0, float("nan")), "`x` of its point 0 is nan"),
         (plan_to(1, 1.0, 0.0, float("inf")), "`y` of its point 0 is inf"),
+        (plan_to(1, 1.0, 1e300), "`x` of its point 0 is 1e+300"),
         (plan_to(1, float("nan"), 0.0), "times do not increase"),
         (Plan(1, np.array([2.0, 1.0]), np.zeros((2, 2)), 0.0), "times do not increase"),
         (Plan(1, np.array([1.0]), np.zeros((1, 3)), 0.0), "3 numbers a point instead of 2"),
