@@ -33,7 +33,7 @@ def serve_policy(
     ),
     precision: str = typer.Option("no", help="bf16 rounds the denoiser; no leaves it as it is."),
     threads: int | None = typer.Option(
-        None, min=1, help="Of the CPU for the policy. Default: one for each core."
+        None, min=1, help="Of the CPU for the policy. Default: as many as torch takes."
     ),
     hz: float | None = typer.Option(
         None, help="Steps per second of the policy's data, told to clients."
@@ -47,7 +47,6 @@ def serve_policy(
     from dp_hub.errors import ConfigError
     from dp_hub.robot.inference.local import LocalInference
     from dp_hub.robot.inference.serving import check_extra, open_door, serve
-    from dp_hub.rollout.hardware import usable_cores
 
     if hz is not None and not 0 < hz <= 1000:
         raise ConfigError(f"--hz is {hz}, expected steps per second")
@@ -60,8 +59,8 @@ def serve_policy(
         folder, sha = fetch(policy)
         inference = LocalInference(
             folder, name=policy, sha=sha, period_s=None if hz is None else 1 / hz,
-            device=check_device(device), scheduler=scheduler, steps=steps, precision=precision,
-            threads=threads or usable_cores(),
+            device=device if device == "cpu" else check_device(device), scheduler=scheduler, steps=steps, precision=precision,
+            threads=threads,
         )  # fmt: skip
         if door.is_exposed:
             note = "what is sent, and the token, can be read on the way; see --certificate"

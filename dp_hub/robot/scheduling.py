@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import threading
 from dataclasses import dataclass
 
 from dp_hub.errors import ConfigError, RobotError
@@ -13,6 +14,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Scheduling:
     """How a real-time loop is run.
+
+    Its process collects no garbage from then on: objects that refer to each other in circles stay.
 
     Args:
         fifo: priority of SCHED_FIFO, 1 to 99, if that is permitted; None: as any process.
@@ -36,7 +39,7 @@ class Scheduling:
 def be_realtime(name: str, scheduling: Scheduling) -> None:
     """Run this thread as ``scheduling`` says, as far as this user is permitted to.
 
-    Threads that it starts from now on are run the same way.
+    So are other threads of Python, and those that it starts from now on.
 
     Raises:
         RobotError: there is no such CPU.
@@ -64,15 +67,20 @@ def _pin(name: str, cpu: int) -> None:
 
 
 def _go_first(name: str, priority: int) -> None:
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except AttributeError:
+    if not hasattr(os, "sched_setscheduler"):
         log.warning("%s runs without SCHED_FIFO, which this system does not have", name)
+        return
+    try:
+        # All of Python's threads: one that holds the interpreter and is not run holds up the loop.
+        for thread in threading.enumerate():
+            if thread.native_id is not None:
+                param = os.sched_param(priority)
+                os.sched_setscheduler(thread.native_id, os.SCHED_FIFO, param)
     except PermissionError:
         log.warning(
             "%s runs without SCHED_FIFO, so other programs can make it late: this user is not"
-            " permitted to use it. A line `@realtime - rtprio 90` in /etc/security/limits.conf"
-            " (and membership of that group), `--cap-add SYS_NICE` for docker, or CAP_SYS_NICE"
-            " permits it",
+            " permitted to use it. `@realtime - rtprio 90` in /etc/security/limits.conf for the"
+            " users of that group, LimitRTPRIO=90 for a systemd service, `--cap-add SYS_NICE` for"
+            " docker, or CAP_SYS_NICE otherwise, permit it",
             name,
         )

@@ -1,5 +1,6 @@
 """The inside of a worker's process: see `dp_hub.robot.worker`."""
 
+import faulthandler
 import logging
 import logging.handlers
 import multiprocessing
@@ -101,6 +102,7 @@ def levels() -> dict[str, int]:
 
 def run(job: Job) -> None:
     """A process's life."""
+    faulthandler.enable()  # a driver that crashes says where
     _mind_signals()
     outbox = _Outbox(job.messages, job.levels)
     threading.Thread(target=_watch_parent, args=(job,), name="orphan", daemon=True).start()
@@ -123,7 +125,8 @@ def run(job: Job) -> None:
 
 def _mind_signals() -> None:
     """Those of a terminal go to all its processes, but only the parent knows what to do then."""
-    for one in (signal.SIGHUP, signal.SIGTSTP):  # it is closed; Ctrl-Z. SIGINT is blocked.
+    # It is closed, Ctrl-Z, Ctrl-backslash. That of Ctrl-C is blocked already.
+    for one in (signal.SIGHUP, signal.SIGTSTP, signal.SIGQUIT):
         signal.signal(one, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_terminate)
 

@@ -42,7 +42,9 @@ def gray(value: int, shape: tuple[int, ...] = (48, 64, 3)) -> np.ndarray:
 def draw(shown: list[Shown], references: dict[str, np.ndarray], **options: bool) -> np.ndarray:
     layout = lay_out([(48, 64)] * len(shown), height_px=96)
     surface = pygame.Surface(layout.size)
-    Drawing(surface, layout, references).draw(shown, ["recording 3.2 s", "c start | q quit"], **options)
+    Drawing(surface, layout, references).draw(
+        shown, ["recording 3.2 s", "c start | q quit"], **options
+    )
     if folder := os.environ.get("DP_HUB_SHOW"):
         pygame.image.save(surface, str(Path(folder) / f"view{len(references)}.png"))
     return pygame.surfarray.array3d(surface).transpose(1, 0, 2)
@@ -55,7 +57,9 @@ def test_pictures_stand_side_by_side_in_one_height_and_wrap() -> None:
     assert (second.width, second.height) == (360, 360)
     assert second.y == first.y and second.x > first.x + first.width
     assert third.y > first.y + first.height  # no room beside them
-    assert third.x + third.width <= 1000 and third.width / third.height == pytest.approx(16 / 9, 0.01)
+    assert third.x + third.width <= 1000 and third.width / third.height == pytest.approx(
+        16 / 9, 0.01
+    )
     for box in layout.pictures:
         assert box.x + box.width <= layout.size[0] and box.y + box.height <= layout.lines_y
 

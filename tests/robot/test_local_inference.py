@@ -13,6 +13,7 @@ import torch
 from inference_helpers import CAMERAS, answer_of, observed, own_segments, small_policy
 
 from dp_hub.errors import RobotError
+from dp_hub.policies import realtime_chunking
 from dp_hub.policies.saving import load_policy
 from dp_hub.robot.inference.folder import read_info
 from dp_hub.robot.inference.info import Prefix, Refused
@@ -64,6 +65,23 @@ def test_answers_are_the_policys_to_the_last_bit(inference, folder):
         expected = policy.predict_action(batch, generator=torch.Generator().manual_seed(seed))
         assert answer.chunk.dtype == np.float32
         assert np.array_equal(answer.chunk, expected["action_pred"][0].numpy())
+
+
+@pytest.mark.parametrize("how", ["guidance", "inpaint"])
+def test_a_prefix_reaches_the_policy(inference, folder, how):
+    policy, obs = load_policy(folder), observed(inference.info)
+    actions = np.linspace(0, 60, 8, dtype=np.float32).reshape(4, 2)
+    weights = np.array([1, 1, 0.5, 0.1], np.float32)
+    inference.ask(obs, seed=0, prefix=Prefix(actions, weights, how, 3.0))
+    batch = {name: torch.from_numpy(value)[None] for name, value in obs.items()}
+    expected = policy.predict_action(
+        batch,
+        generator=torch.Generator().manual_seed(0),
+        prefix=realtime_chunking.Prefix(
+            torch.from_numpy(actions)[None], torch.from_numpy(weights), how, 3.0
+        ),
+    )
+    assert np.array_equal(answer_of(inference).chunk, expected["action_pred"][0].numpy())
 
 
 def test_without_a_seed_the_noise_is_another_each_time(inference):
@@ -150,20 +168,20 @@ def test_a_killed_process_says_so_and_can_be_started_again(folder):
 
 
 def test_a_process_that_hangs_counts_as_gone_and_ending_it_holds_nobody_up(folder):
-    with LocalInference(folder, answer_within_s=0.5) as inference:
+    with LocalInference(folder, answer_within_s=2, delay_s=0.2) as inference:
         os.kill(inference.pid, signal.SIGSTOP)
         hung = inference.pid
         inference.ask(observed(inference.info))
         assert inference.answer() is None
         assert inference.wait(20)
-        with pytest.raises(RobotError, match=r"hangs: no answer within 0\.5 s"):
+        with pytest.raises(RobotError, match=r"hangs: no answer within 2 s"):
             inference.answer()
         inference.start()
         with pytest.raises(RobotError, match="not ready yet"):
             inference.ask(observed(inference.info))
         inference.wait_ready(60)
         inference.ask(observed(inference.info))
-        assert answer_of(inference).chunk.shape == (16, 2)
+        assert answer_of(inference).compute_s >= 0.2  # the delay is a part of it
     with pytest.raises(ProcessLookupError):
         os.kill(hung, 0)
 
@@ -184,14 +202,6 @@ def test_a_folder_without_a_policy_is_refused_at_once(tmp_path):
         read_info(tmp_path)
 
 
-def test_a_delay_is_part_of_the_time_to_compute(folder):
-    with LocalInference(folder, delay_s=0.3) as inference:
-        inference.ask(observed(inference.info))
-        answer = answer_of(inference)
-    assert answer.compute_s >= 0.3
-    assert answer.answered_s - answer.asked_s >= 0.3
-
-
 def test_a_client_of_the_process_does_not_load_torch():
     program = (
         "import sys, dp_hub.robot.inference.local, dp_hub.robot.inference.remote\n"
@@ -206,7 +216,8 @@ def test_mail_comes_out_as_it_was_put_in():
     theirs = Mailbox.attach(ours.spec)
     try:
         assert theirs.question() is None and ours.answer(1) is None
-        prefix = Prefix(np.ones((3, 7), np.float32), np.linspace(1, 0, 3).astype(np.float32))
+        weights = np.linspace(1, 0, 3).astype(np.float32)
+        prefix = Prefix(np.ones((3, 7), np.float32), weights, "inpaint", 2.5)
         obs = observed(CAMERAS)
         for number, seed, given in ((1, None, None), (2, 0, prefix), (3, 2**63 - 1, None)):
             ours.ask(Question(number, obs, seed, given))
@@ -220,6 +231,7 @@ def test_mail_comes_out_as_it_was_put_in():
             if given is not None:
                 assert np.array_equal(found.prefix.actions, given.actions)
                 assert np.array_equal(found.prefix.weights, given.weights)
+                assert (found.prefix.how, found.prefix.beta) == ("inpaint", 2.5)
             assert theirs.question() is None
         chunk = np.arange(16 * 7, dtype=np.float32).reshape(16, 7)
         theirs.reply(Reply(2, chunk, 0.5))

@@ -201,20 +201,27 @@ def test_hold_comes_to_rest_within_the_way_that_braking_takes_and_stays(
     assert motion.held and motion.state == "holding"
 
 
-def test_a_command_called_along_a_wall_does_not_cross_it() -> None:
-    limits = Limits(low=[0.0, 0.0], high=[1.0, 1.0], speed=1.0, acceleration=2.0)
-    motion = Motion(PLANE, limits, "hold", start=np.array([0.5, 0.05]), period_s=PERIOD_S)
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), each=st.booleans())
+def test_a_command_called_from_wall_to_wall_crosses_none_and_brakes_as_it_may(
+    seed: int, each: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    speed, acceleration = (0.8, 2.0) if not each else ([0.8, 0.6], [2.0, 3.0])
+    limits = Limits(low=[-0.1] * 2, high=[0.1] * 2, speed=speed, acceleration=acceleration)
+    motion = Motion(PLANE, limits, "hold", start=np.zeros(2), period_s=PERIOD_S)
     motion.target(0.0)
-    goals = [[0.5, 0.999], [1.0, 0.4], [0.999, 0.0], [0.0, 0.001], [0.0, 1.0]]
-    motion.accept(Plan(0, np.arange(5) * 0.45, np.array(goals), 0.0), 0.0)
-    path = []
-    for k in range(1, 600):
-        target = motion.target(k * PERIOD_S)
+    goals = np.clip(rng.uniform(-0.3, 0.3, (20, 2)), -0.1, 0.1)
+    times = np.cumsum(rng.uniform(0.02, 0.3, 20))
+    motion.accept(Plan(0, times, goals, 0.0), 0.0)
+    watch = Watch(PLANE, limits, each, np.zeros(2), np.zeros(2), 0.0)
+    for now_s in jittered(rng, 400):
+        target = motion.target(now_s)
         assert target is not None
-        path.append(target)
-    points = np.array(path)
-    assert points.min() >= 0.0 and points.max() <= 1.0
-    np.testing.assert_allclose(points[-1], goals[-1], atol=1e-9)
+        watch.check(target, now_s)
+    motion.hold(now_s, "test")
+    while (target := motion.target(now_s := now_s + PERIOD_S)) is not None:
+        watch.check(target, now_s)
 
 
 def test_a_stall_is_no_leave_to_jump() -> None:

@@ -39,6 +39,11 @@ def arm() -> Iterator[Bench]:
         yield one
 
 
+def off(x: float = 0.0, y: float = 0.0, z: float = 0.0, turn: float = 0.0) -> np.ndarray:
+    """A pose beside that at home."""
+    return START + np.array([x, y, z, 0.0, 0.0, turn])
+
+
 def walk(arm: Bench, to: np.ndarray, seconds: float, rate_hz: float = 125.0) -> None:
     """Lead the tool to a pose along a straight line, the target renewed at ``rate_hz``."""
     begin = arm.newest("state", "position")
@@ -75,7 +80,7 @@ def test_a_pose_out_of_reach_is_approached_at_bounded_joint_speeds(arm: Bench) -
 
 def test_joints_are_followed_where_the_world_is_told_so() -> None:
     with bench(MujocoArmWorld, control="joints") as arm:
-        wanted = np.array(HOME) + (0.3, -0.1, 0.1, 0.0, 0.2, -0.4)
+        wanted = np.add(HOME, (0.3, -0.1, 0.1, 0.0, 0.2, -0.4))
         walk(arm, wanted, 1.0)
         arm.tick(250)
         assert np.abs(arm.newest("state", "position") - wanted).max() < 3e-3
@@ -84,8 +89,8 @@ def test_joints_are_followed_where_the_world_is_told_so() -> None:
 def test_pushing_the_block_home_succeeds(arm: Bench) -> None:
     arm.tick(1, Request("reset_to", state=np.array([0.5, 0.0, 0.0])))
     assert arm.truth()["overlap"] == 0
-    walk(arm, START + (0.12, 0, 0, 0, 0, 0), 1.0)
-    walk(arm, START + (0.22, 0, 0, 0, 0, 0), 2.0)
+    walk(arm, off(x=0.12), 1.0)
+    walk(arm, off(x=0.22), 2.0)
     truth = arm.truth()
     assert (truth["success"], truth["over"]) == (1, 1)
     assert truth["max_reward"] == 1
@@ -106,9 +111,9 @@ def test_start_states_come_from_the_seed_and_are_not_at_the_goal(arm: Bench) -> 
 
 
 def test_the_same_targets_give_the_same_bits(arm: Bench) -> None:
-    walk(arm, START + (0.2, 0.05, 0, 0, 0, 0.3), 1.0)
+    walk(arm, off(x=0.2, y=0.05, turn=0.3), 1.0)
     with bench(MujocoArmWorld, seed=5) as again:
-        walk(again, START + (0.2, 0.05, 0, 0, 0, 0.3), 1.0)
+        walk(again, off(x=0.2, y=0.05, turn=0.3), 1.0)
         for name in ("joints", "block"):
             assert arm.newest("state", name).tolist() == again.newest("state", name).tolist()
 
@@ -129,7 +134,7 @@ def test_both_cameras_see_the_block_where_it_is() -> None:
                 assert frame.picture.dtype == np.uint8
                 seen[view, place] = red_at(frame.picture)
                 camera.close()
-        # The base's y points right in front's picture, which looks back at the arm, left in wrist's.
+        # The front camera looks back at the arm: the base's y points right in its pictures.
         assert seen["front", 0.1] > 48 > seen["front", -0.1]
         assert seen["wrist", 0.1] < 48 < seen["wrist", -0.1]
         worker.check()
@@ -149,7 +154,7 @@ def test_an_arm_in_its_process_is_led_by_the_tools_pose() -> None:
         arm = SimArm(ports=ports)
         assert arm.space == POSE
         arm.open()
-        arm.send(START + (0.05, 0.1, 0.05, 0, 0, 0))
+        arm.send(off(x=0.05, y=0.1, z=0.05))
         wait_for(lambda: abs(arm.read().values["position"][1] - 0.1) < 0.003)
         arm.hold()
         arm.stop()

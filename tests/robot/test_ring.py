@@ -222,18 +222,23 @@ def test_more_than_there_is_room_for_is_refused_before_memory_is_taken() -> None
     assert "--shm-size" in str(caught.value)
 
 
-def slow_ring() -> Ring:
+@contextmanager
+def slow_ring() -> Iterator[Ring]:
     """Few slots, so that a writer at full speed overwrites what is read all the time."""
-    ring = Ring.create(FIELDS, rate_hz=1, keep=2)
-    assert ring.spec.slots == 4
-    return ring
+    with made(FIELDS, rate_hz=1, keep=2) as ring:
+        assert ring.spec.slots == 4
+        yield ring
 
 
-def writer(spec: RingSpec, **options: object) -> Worker[Writing]:
+@contextmanager
+def writing(spec: RingSpec, **options: object) -> Iterator[Worker[Writing]]:
     worker = Worker("writer", write, Writing(spec, **options))  # type: ignore[arg-type]
     worker.start()
-    worker.wait_ready(20)
-    return worker
+    try:
+        worker.wait_ready(20)
+        yield worker
+    finally:
+        worker.stop()
 
 
 def read_for(ring: Ring, seconds: float, *, to_check: int = 0, to_lose: int = 0) -> tuple[int, int]:
@@ -252,52 +257,38 @@ def read_for(ring: Ring, seconds: float, *, to_check: int = 0, to_lose: int = 0)
 
 
 def test_reads_under_a_writer_at_full_speed_are_whole() -> None:
-    ring = slow_ring()
-    worker = writer(ring.spec)
-    try:
+    with slow_ring() as ring, writing(ring.spec) as worker:
         # Where nothing is overwritten while it is read, nothing is tested.
         checked, lost = read_for(ring, 3, to_check=500, to_lose=50)
         worker.check()
-    finally:
-        worker.stop()
-        ring.unlink()
-    assert checked >= 500 and lost >= 50 and ring.count > 500
+        assert checked >= 500 and lost >= 50 and ring.count > 500
 
 
 def test_a_writer_killed_in_the_middle_of_a_put_leaves_whole_samples() -> None:
-    ring = slow_ring()
-    try:
+    with slow_ring() as ring:
         for die_at in (0, 1, 7, 40):
-            worker = writer(ring.spec, die_at=die_at)
-            while worker.is_alive:
-                time.sleep(0.01)
-            with pytest.raises(RobotError, match="writer was killed by SIGKILL"):
-                worker.check()
-            worker.stop()
+            with writing(ring.spec, die_at=die_at) as worker:
+                while worker.is_alive:
+                    time.sleep(0.01)
+                with pytest.raises(RobotError, match="writer was killed by SIGKILL"):
+                    worker.check()
+            # The torn one is not counted, and its slot is that of none of the last three.
             assert ring.count == die_at
             left = ring.last(3)
-            # The torn one's slot held none of the last three, and is not given out.
             assert left.numbers.tolist() == list(range(max(0, die_at - 3), die_at))
             assert read_for(ring, 0.05)[1] == 0
-        worker = writer(ring.spec)
-        assert read_for(ring, 0.0, to_check=10)[0] and ring.count > 40
-        worker.stop()
-    finally:
-        ring.unlink()
+        with writing(ring.spec):
+            assert read_for(ring, 0.0, to_check=30)[0]
+        assert ring.count > 40
 
 
 def test_writers_killed_at_any_moment_and_followed_by_others_leave_whole_samples() -> None:
-    ring = slow_ring()
-    killed = 0
-    try:
+    with slow_ring() as ring:
+        counts = [0]
         for n in range(6):
-            worker = writer(ring.spec)
-            read_for(ring, 0.1 + n / 97, to_check=1)
-            os.kill(worker.pid, signal.SIGKILL)
-            count = ring.count
-            assert read_for(ring, 0.0, to_check=30)[0]
-            worker.stop()
-            killed += ring.count >= count > 0
-    finally:
-        ring.unlink()
-    assert killed == 6
+            with writing(ring.spec) as worker:
+                read_for(ring, 0.1 + n / 97, to_check=1)
+                os.kill(worker.pid, signal.SIGKILL)
+                assert read_for(ring, 0.0, to_check=30)[0]
+            counts.append(ring.count)
+        assert all(b > a for a, b in pairwise(counts))

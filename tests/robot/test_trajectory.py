@@ -25,7 +25,7 @@ def at_rest(interpolation: Interpolation, *position: float) -> Trajectory:
 
 
 def planned(trajectory: Trajectory, plan: Plan, now_s: float) -> Trajectory:
-    return trajectory.accept(plan, now_s, trajectory.at(now_s)).trajectory
+    return trajectory.accept(plan, now_s, trajectory.at(now_s), now_s).trajectory
 
 
 def test_hold_steps_to_each_point_when_its_time_has_come() -> None:
@@ -48,7 +48,7 @@ def test_a_plan_that_is_late_is_what_it_would_be_had_it_come_in_time() -> None:
     for interpolation in ("hold", "linear"):
         start = at_rest(interpolation, 0, 0)
         in_time = planned(start, plan_of(times, targets), 0.9)
-        late = start.accept(plan_of(times, targets), 1.25, start.at(1.25))
+        late = start.accept(plan_of(times, targets), 1.25, start.at(1.25), 1.25)
         assert late.late == 2, "1.2 is due, or the line from it is; 1.0 and 1.1 are never used"
         for time in (1.25, 1.29, 1.3, 2.0):
             np.testing.assert_allclose(late.trajectory.at(time), in_time.at(time), atol=1e-12)
@@ -57,7 +57,9 @@ def test_a_plan_that_is_late_is_what_it_would_be_had_it_come_in_time() -> None:
 def test_a_plan_replaces_what_was_planned_from_its_time_on_and_keeps_what_was_before() -> None:
     first = plan_of([1.0, 2.0, 3.0, 4.0], [[1, 0], [2, 0], [3, 0], [4, 0]])
     path = planned(at_rest("linear", 0, 0), first, 0.0)
-    got = path.accept(plan_of([3.0, 4.0], [[9, 9], [8, 8]], replace_from=2.5), 1.5, path.at(1.5))
+    got = path.accept(
+        plan_of([3.0, 4.0], [[9, 9], [8, 8]], replace_from=2.5), 1.5, path.at(1.5), 1.5
+    )
     assert got.replaced == 2
     assert got.trajectory.at(1.5).tolist() == [1.5, 0]
     assert got.trajectory.at(2.0).tolist() == [2, 0]
@@ -67,7 +69,7 @@ def test_a_plan_replaces_what_was_planned_from_its_time_on_and_keeps_what_was_be
 
 def test_a_plan_that_begins_before_the_time_it_replaces_from_wins_from_its_first_point() -> None:
     path = planned(at_rest("hold", 0, 0), plan_of([1.0, 2.0, 3.0], [[1, 0], [2, 0], [3, 0]]), 0.0)
-    got = path.accept(plan_of([1.5], [[7, 7]], replace_from=2.5), 0.5, path.at(0.5))
+    got = path.accept(plan_of([1.5], [[7, 7]], replace_from=2.5), 0.5, path.at(0.5), 0.5)
     assert got.replaced == 2
     assert [got.trajectory.at(t)[0] for t in (0.9, 1.2, 1.5, 9.0)] == [0, 1, 7, 7]
 
@@ -90,7 +92,7 @@ def test_rotations_take_the_short_way_across_a_half_turn() -> None:
     start = np.array([0, 0, 0, 0, 0, 3.0])
     path = resting(start, 0.0, POSE, "linear")
     end = np.array([0.2, 0, 0, 0, 0, -3.0])
-    path = path.accept(Plan(0, np.array([1.0]), end[None], 0.0), 0.0, start).trajectory
+    path = path.accept(Plan(0, np.array([1.0]), end[None], 0.0), 0.0, start, 0.0).trajectory
     middle = path.at(0.5)
     np.testing.assert_allclose(middle[:3], [0.1, 0, 0])
     assert abs(middle[5]) == pytest.approx(np.pi)

@@ -14,7 +14,7 @@ from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.devices.sim_arm import SimArm
 from dp_hub.robot.shared.ring import Ring
 from dp_hub.robot.worlds.control import Request, WorldControl
-from dp_hub.robot.worlds.ports import Ports
+from dp_hub.robot.worlds.ports import Ports, WorldMemory
 from dp_hub.robot.worlds.pusht import PushTWorld
 
 GOAL = np.array([100.0, 400.0, 256.0, 256.0, np.pi / 4])
@@ -246,3 +246,39 @@ def test_the_death_of_the_world_reaches_its_arm() -> None:
 def test_ports_that_are_not_there_are_named() -> None:
     with pytest.raises(RobotError, match="no ring 'camera'"):
         Ports().ring("camera")
+
+
+def test_a_target_delayed_while_it_runs_acts_later(table: Bench) -> None:
+    table.tick(1, Request("delay", value=0.1))
+    table.send((30.0, 30.0))
+    table.tick(10)
+    assert not table.newest("state", "velocity").any()
+    table.tick()
+    assert table.newest("state", "velocity").any()
+
+
+def test_targets_of_a_controller_that_was_replaced_count(table: Bench) -> None:
+    table.send((100.0, 100.0))
+    table.tick(5)
+    again = Ring.attach(table.rings["target"].spec)
+    again.put(table.now_s, {"target": np.array([480.0, 480.0])})
+    again.close()
+    before = table.newest("state", "velocity")
+    table.tick(3)
+    assert (table.newest("state", "velocity") > before).all()
+
+
+def test_start_states_of_another_size_are_refused() -> None:
+    with (
+        WorldMemory(PushTWorld()) as memory,
+        pytest.raises(RobotError, match="has 5 numbers"),
+    ):
+        WorldControl(memory.ports).ask(Request("reset_to", state=np.zeros(3)))
+
+
+def test_the_memory_of_a_world_is_gone_when_it_is_closed() -> None:
+    with WorldMemory(PushTWorld()) as memory:
+        spec = memory.ports.ring("state")
+        Ring.attach(spec).close()
+    with pytest.raises(RobotError):
+        Ring.attach(spec)

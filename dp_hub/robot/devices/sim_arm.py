@@ -31,6 +31,8 @@ class SimArm:
         silent_s: a world that has told nothing for so long is taken for dead.
     """
 
+    summary = "arm of a simulated world"
+
     def __init__(self, *, ports: Ports, stamp: Stamp = "true", silent_s: float = 2.0) -> None:
         self._ports, self._stamp, self._silent_s = ports, stamp, silent_s
         [aim] = ports.ring(TARGET).fields

@@ -27,6 +27,8 @@ class SimArmCamera:
             they are drawn from came.
     """
 
+    summary = "camera of the simulated world mujoco_arm"
+
     def __init__(
         self,
         *,

@@ -19,6 +19,8 @@ class SimCamera:
             came, as those of most hardware.
     """
 
+    summary = "camera of the simulated world pusht"
+
     def __init__(self, *, ports: Ports, view: str = "camera", stamp: Stamp = "true") -> None:
         spec = ports.ring(view)
         [picture] = spec.fields

@@ -5,6 +5,7 @@
 >>> chunk = client.predict({"observation.state": state}).chunk  # float32 (Tp, Da)
 """
 
+import logging
 import socket
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ from dp_hub.robot.inference.info import (
 )
 
 TRY_AGAIN_LATER = 1013  # a close code registered for WebSocket
+_quiet = logging.getLogger(f"{__name__}.websockets")
+_quiet.setLevel(logging.CRITICAL)  # at its most talkative it would write down the token
 PING_S, PONG_WITHIN_S = 2.0, 8.0
 """How often each side asks whether the other is there, and how long it waits for the answer."""
 
@@ -194,6 +197,7 @@ class PolicyClient:
                 ping_timeout=PONG_WITHIN_S,
                 max_size=wire.MOST_ANSWER_BYTES,
                 max_queue=4,
+                logger=_quiet,
             )
         except errors.InvalidStatus as error:
             plain.close()
@@ -258,6 +262,8 @@ def read_answer(data: bytes | str, number: int, info: PolicyInfo, asked_s: float
         said = wire.text(message["message"], "message")
         kind = Refused if wire.flag(message["refused"], "refused") else RobotError
         raise kind(said, hint=None if hint is None else wire.text(hint, "hint"))
+    if message["kind"] != "answer":
+        raise wire.Malformed(f"it is {message['kind'][:40]!r}, expected `answer` or `error`")
     wire.keys(message, wire.ANSWER, "an answer")
     if wire.whole(message["number"], "number", high=number) < number:
         return None

@@ -13,6 +13,8 @@ from dp_hub.errors import RobotError
 Observed = Mapping[str, np.ndarray]
 """By feature: numbers float (To, D) in raw units, pictures uint8 (To, H, W, 3)."""
 
+HOWS = ("guidance", "inpaint")
+
 
 class Refused(RobotError):
     """The policy is there, but this question does not suit it: others may be asked."""
@@ -74,13 +76,19 @@ class PolicyInfo:
 class Prefix:
     """What is being executed while the policy thinks, for real-time chunking.
 
+    As `dp_hub.policies.realtime_chunking.Prefix`, for one row and in numpy.
+
     Args:
         actions: float32 (n, Da) in raw units; the first is for the first step of the new chunk.
-        weights: float32 (n,) in [0, 1], how much the new chunk must agree with each.
+        weights: float32 (n,) in [0, 1], how settled each is.
+        how: ``guidance`` or ``inpaint``.
+        beta: the most that guidance moves a chunk by.
     """
 
     actions: np.ndarray
     weights: np.ndarray
+    how: str = "guidance"
+    beta: float = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,4 +158,9 @@ def checked_prefix(prefix: Prefix | None, info: PolicyInfo) -> Prefix | None:
         raise Refused(f"a prefix of {len(actions)} actions has weights {weights.shape}")
     if not (np.isfinite(actions).all() and ((weights >= 0) & (weights <= 1)).all()):
         raise Refused("a prefix has actions that are not finite or weights outside [0, 1]")
-    return Prefix(actions, weights)
+    if prefix.how not in HOWS or not (np.isfinite(prefix.beta) and prefix.beta > 0):
+        raise Refused(
+            f"a prefix is used by {prefix.how!r} with beta {prefix.beta}, expected"
+            f" {' or '.join(HOWS)} and a number above 0"
+        )
+    return Prefix(actions, weights, prefix.how, float(prefix.beta))

@@ -42,8 +42,9 @@ class Loading:
     scheduler: str | None
     steps: int | None
     precision: str
-    threads: int
+    threads: int | None
     delay_s: float
+    realtime: bool
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class LocalInference:
         folder: of the policy.
         name, sha, period_s: for its `PolicyInfo`, see `read_info`.
         device, scheduler, steps, precision: as of `dp_hub.load_policy`.
-        threads: of torch. More than one can make a controller on the same machine late.
+        threads: of torch; more than one can make a controller on the same machine late. None: as
+            many as torch takes.
+        realtime: a prefix will come with questions; the first one is slow too, by seconds.
         delay_s: waited before every answer, to see what slower inference would do.
         answer_within_s: a process that does not answer in that time counts as gone.
     Raises:
@@ -80,18 +83,21 @@ class LocalInference:
         scheduler: str | None = None,
         steps: int | None = None,
         precision: str = "no",
-        threads: int = 1,
+        threads: int | None = 1,
+        realtime: bool = False,
         delay_s: float = 0.0,
         answer_within_s: float = 60.0,
     ) -> None:
-        if threads < 1 or delay_s < 0 or answer_within_s <= 0:
+        if (threads is not None and threads < 1) or delay_s < 0 or answer_within_s <= 0:
             raise RobotError(
                 f"threads {threads}, delay_s {delay_s} and answer_within_s {answer_within_s}"
                 " cannot be: one thread or more, no negative times"
             )
         self.info = read_info(Path(folder), name=name, sha=sha, period_s=period_s)
         self._answer_within_s = answer_within_s
-        self._loading = Loading(str(folder), device, scheduler, steps, precision, threads, delay_s)
+        self._loading = Loading(
+            str(folder), device, scheduler, steps, precision, threads, delay_s, realtime
+        )
         self._worker: Worker[PolicyJob] | None = None
         self._mailbox: Mailbox | None = None
         self._number = 0

@@ -6,13 +6,14 @@ take 1 ms; a pipe would take four, and stop who writes into it when nobody reads
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dp_hub.robot.fields import Field
-from dp_hub.robot.inference.info import Observed, PolicyInfo, Prefix
+from dp_hub.robot.inference.info import HOWS, Observed, PolicyInfo, Prefix
 from dp_hub.robot.shared.ring import Ring, RingSpec
 
 NO_SEED = -1
@@ -82,6 +83,8 @@ class Mailbox:
             "number": question.number,
             "seed": NO_SEED if question.seed is None else question.seed,
             "n_prefix": 0 if prefix is None else len(prefix.actions),
+            "prefix_how": 0 if prefix is None else HOWS.index(prefix.how),
+            "prefix_beta": 0.0 if prefix is None else prefix.beta,
         }
         for name in ("prefix_actions", "prefix_weights"):
             values[name] = np.zeros(self._fields[name].shape, np.float32)
@@ -100,8 +103,8 @@ class Mailbox:
             return None
         self._taken = int(found.numbers[-1]) + 1
         values = {name: value[-1] for name, value in found.values.items()}
-        n, seed = int(values["n_prefix"]), int(values["seed"])
-        prefix = Prefix(values["prefix_actions"][:n], values["prefix_weights"][:n]) if n else None
+        seed = int(values["seed"])
+        prefix = _prefix(values, int(values["n_prefix"]))
         obs = {
             name.removeprefix(_OBS): value
             for name, value in values.items()
@@ -153,6 +156,7 @@ def question_fields(info: PolicyInfo) -> list[Field]:
         Field("prefix_weights", info.chunk_shape[:1], "float32"),
     ]
     numbers = [Field(name, (), "int64") for name in ("number", "seed", "n_prefix")]
+    numbers += [Field("prefix_how", (), "int64"), Field("prefix_beta", ())]
     return [*numbers, *prefix, *observed]
 
 
@@ -164,3 +168,10 @@ def reply_fields(info: PolicyInfo) -> list[Field]:
         Field("chunk", info.chunk_shape, "float32"),
         Field("refused", (_MOST_TEXT,), "uint8"),
     ]
+
+
+def _prefix(values: Mapping[str, np.ndarray], n: int) -> Prefix | None:
+    if n == 0:
+        return None
+    how, beta = HOWS[int(values["prefix_how"])], float(values["prefix_beta"])
+    return Prefix(values["prefix_actions"][:n], values["prefix_weights"][:n], how, beta)

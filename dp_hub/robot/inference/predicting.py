@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dp_hub.errors import PolicyError
+from dp_hub.policies import realtime_chunking
 from dp_hub.policies.saving import Precision, load_policy
 from dp_hub.robot.inference.info import PolicyInfo, Prefix
 from dp_hub.robot.inference.local import PolicyJob
@@ -23,7 +24,8 @@ _WARM_UP = 2
 
 def run(context: Context, job: PolicyJob) -> None:
     """The process's life."""
-    torch.set_num_threads(job.loading.threads)
+    if job.loading.threads is not None:
+        torch.set_num_threads(job.loading.threads)
     mailbox = Mailbox.attach(job.mail)
     predictor = Predictor(job)
     predictor.warm_up()
@@ -49,7 +51,8 @@ class Predictor:
             num_inference_steps=how.steps,
             precision=cast(Precision, how.precision),
         )
-        self._info, self._delay_s = job.info, how.delay_s
+        self._info = job.info
+        self._delay_s, self._realtime = how.delay_s, how.realtime
         if info_of(self._policy, job.info) != job.info:
             raise PolicyError(f"the policy in {how.folder} has changed since it was looked at")
 
@@ -61,6 +64,11 @@ class Predictor:
         }
         for _ in range(_WARM_UP):
             self._predict(Question(0, obs, 0, None))
+        if self._realtime:
+            prefix = Prefix(
+                np.zeros(self._info.chunk_shape, np.float32)[:1], np.ones(1, np.float32)
+            )
+            self._predict(Question(0, obs, 0, prefix))
 
     def reply(self, question: Question) -> Reply:
         """The policy's answer, or why it has none."""
@@ -79,15 +87,13 @@ class Predictor:
         if question.seed is not None:
             # On the CPU: the same noise on every device.
             generator = torch.Generator().manual_seed(question.seed)
-        more = {} if question.prefix is None else {"prefix": self._prefix(question.prefix)}
-        predicted = self._policy.predict_action(obs, generator=generator, **more)["action_pred"]
+        predicted = self._policy.predict_action(
+            obs, generator=generator, prefix=_for_torch(question.prefix)
+        )["action_pred"]
         chunk = predicted[0].float().cpu().numpy()
         if not np.isfinite(chunk).all():
             raise PolicyError("the policy predicts numbers that are not finite")
         return chunk
-
-    def _prefix(self, prefix: Prefix) -> Any:
-        raise PolicyError("this policy knows no real-time chunking")
 
 
 def info_of(policy: Any, like: PolicyInfo) -> PolicyInfo:
@@ -105,4 +111,15 @@ def info_of(policy: Any, like: PolicyInfo) -> PolicyInfo:
             name: (shape,) if isinstance(shape, int) else tuple(shape)
             for name, shape in policy.features.items()
         },
+    )
+
+
+def _for_torch(prefix: Prefix | None) -> realtime_chunking.Prefix | None:
+    if prefix is None:
+        return None
+    return realtime_chunking.Prefix(
+        torch.from_numpy(prefix.actions)[None],
+        torch.from_numpy(prefix.weights),
+        cast(realtime_chunking.How, prefix.how),
+        prefix.beta,
     )

@@ -140,14 +140,19 @@ def pack_prefix(prefix: Prefix | None) -> dict[str, Any] | None:
     """Its two arrays."""
     if prefix is None:
         return None
-    return {"actions": pack_array(prefix.actions), "weights": pack_array(prefix.weights)}
+    return {
+        "actions": pack_array(prefix.actions),
+        "weights": pack_array(prefix.weights),
+        "how": prefix.how,
+        "beta": prefix.beta,
+    }
 
 
 def unpack_prefix(value: Any, info: PolicyInfo) -> Prefix | None:
     """Raises Malformed."""
     if value is None:
         return None
-    packed = keys(value, {"actions", "weights"}, "a prefix")
+    packed = keys(value, {"actions", "weights", "how", "beta"}, "a prefix")
     weights = keys(packed["weights"], {"dtype", "shape", "bytes"}, "weights of a prefix")
     sizes = weights["shape"]
     if not isinstance(sizes, list) or len(sizes) != 1:
@@ -157,6 +162,8 @@ def unpack_prefix(value: Any, info: PolicyInfo) -> Prefix | None:
     return Prefix(
         unpack_array(packed["actions"], "actions of a prefix", shape=(n, width), dtypes=FLOATS),
         unpack_array(weights, "weights of a prefix", shape=(n,), dtypes=FLOATS),
+        text(packed["how"], "how a prefix is used", most=16),
+        number(packed["beta"], "beta of a prefix"),
     )
 
 

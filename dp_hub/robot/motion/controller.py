@@ -299,13 +299,16 @@ class Controller:
 
     def _read(self) -> np.ndarray:
         reading = self._actuator.read()
+        position = reading.values["position"]
+        if not np.isfinite(position).all():
+            raise RobotError(f"{self._job.name} measures the position {position.tolist()}")
         if reading.time_s > self._read_s:
             self._shared.state.put(reading.time_s, reading.values)
             self._read_s = reading.time_s
-        return reading.values["position"]
+        return position
 
 
 def _log(name: str, events: list[Event]) -> None:
     for event in events:
-        level = logging.INFO if event.kind in _QUIET else logging.WARNING
+        level = logging.DEBUG if event.kind in _QUIET else logging.WARNING
         log.log(level, "%s: %s", name, event)

@@ -20,7 +20,7 @@ _SHARES = (1.0, 0.5, 0.25, 0.125)
 
 def length(vectors: np.ndarray) -> np.ndarray:
     """Of each row, (rows, 1)."""
-    return np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))
+    return np.sqrt(np.add.reduce(vectors * vectors, axis=-1, keepdims=True))
 
 
 def braked(velocity: np.ndarray, acceleration: np.ndarray | None, dt_s: float) -> np.ndarray:

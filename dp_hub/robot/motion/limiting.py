@@ -1,5 +1,6 @@
 """Limits applied to every target on its way out, so that no way of planning gets round them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -56,8 +57,9 @@ class Limiter:
         self._limits = limits
         self._period_s = period_s
         self._parts = _parts(space, limits, period_s)
-        self._low = np.full(len(self._linear), -np.inf) if limits.low is None else limits.low
-        self._high = np.full(len(self._linear), np.inf) if limits.high is None else limits.high
+        everywhere = [np.inf] * len(self._linear)
+        self._low = np.array(limits.low or [-side for side in everywhere])
+        self._high = np.array(limits.high or everywhere)
         self.place(start)
 
     def place(self, position: np.ndarray) -> None:
@@ -124,19 +126,24 @@ class Limiter:
         """In the box, then near to what is measured; the box comes first where both cannot be."""
         excess: list[Excess] = []
         asked = target[self._linear]
-        inside = np.clip(asked, self._low, self._high)
-        outside = float(np.linalg.norm(asked - inside))
+        inside = np.minimum(np.maximum(asked, self._low), self._high)
+        outside = _norm(asked - inside)
         if outside > 0.0:
             excess.append(Excess("box", "low, high", outside, 0.0))
         step = self._limits.step
         here = measured[self._linear]
-        far = float(np.linalg.norm(inside - here))
+        far = _norm(inside - here)
         if step is not None and far > step:
             excess.append(Excess("step", "step", far, step))
-            inside = np.clip(here + (inside - here) * (step / far), self._low, self._high)
+            near = here + (inside - here) * (step / far)
+            inside = np.minimum(np.maximum(near, self._low), self._high)
         result = target.copy()
         result[self._linear] = inside
         return result, excess
+
+
+def _norm(vector: np.ndarray) -> float:
+    return math.sqrt(vector @ vector)  # several times as fast as numpy's for a few numbers
 
 
 def _parts(space: Space, limits: Limits, period_s: float) -> "list[_Part]":

@@ -68,6 +68,7 @@ class Counts:
     holds: int = 0
 
 
+_FARTHEST = 1e9  # no target of a robot, in any unit; nothing overflows below it
 _COUNTED = {
     "box": "clipped_box",
     "step": "limited_step",
@@ -110,7 +111,7 @@ class Motion:
         self._state: State = "idle"
         self._needs_resume = self._resumed = False
         self._held = False
-        self._dry = True
+        self._dry_s = np.inf
         self._last_s: float | None = None
 
     @property
@@ -146,13 +147,20 @@ class Motion:
             self.refuse(plan, now_s, why)
             return False
         at_s = now_s + self._ahead_s
+        here, here_s = self.command, at_s
         if self._state != "moving":
-            self._trajectory = resting(self.command, at_s, self._space, self._interpolation)
-        linear = self._interpolation == "linear"
-        here = self.command if linear else self._trajectory.at(at_s)
-        accepted = self._trajectory.accept(plan, at_s, here)
+            self._trajectory = resting(here, at_s, self._space, self._interpolation)
+        elif self._interpolation == "hold":
+            here = self._trajectory.at(at_s)
+        elif self._last_s is not None:  # the command is that of the last tick
+            here_s = min(at_s, self._last_s + self._ahead_s)
+        accepted = self._trajectory.accept(plan, at_s, here, here_s)
         self._trajectory = accepted.trajectory
-        self._state, self._dry = "moving", False
+        self._state, self._dry_s = "moving", accepted.trajectory.end_s
+        if (
+            self._interpolation == "hold" and len(plan.times_s) > 1
+        ):  # a step lasts as the one before
+            self._dry_s += float(plan.times_s[-1] - plan.times_s[-2])
         self.newest = plan.number
         self.counts.plans += 1
         self.counts.points += len(plan.times_s)
@@ -227,16 +235,17 @@ class Motion:
             return f"its times do not increase: {plan.times_s.tolist()}"
         if np.isnan(plan.replace_from_s):
             return "the time from which it replaces others is not a number"
-        if not np.isfinite(plan.targets).all():
-            point, number = np.argwhere(~np.isfinite(plan.targets))[0]
+        usable = np.abs(plan.targets) <= _FARTHEST
+        if not usable.all():
+            point, number = np.argwhere(~usable)[0]
             value = plan.targets[point, number]
             return f"`{self._space.names[number]}` of its point {point} is {value}"
         return None
 
     def _follow(self, now_s: float, elapsed_s: float) -> np.ndarray:
         at_s = now_s + self._ahead_s
-        if not self._dry and at_s > self._trajectory.end_s:
-            self._dry = True
+        if at_s > self._dry_s:
+            self._dry_s = np.inf
             self.counts.ran_dry += 1
             self._events.tell("dry", f"plan {self.newest} is at its end and no other came", now_s)
         sees_ahead = self._interpolation == "linear"  # a step comes at its time, not earlier

@@ -13,6 +13,8 @@ Interpolation = Literal["hold", "linear"]
 """``hold``: the newest point whose time has come, a step. ``linear``: straight between points,
 rotation vectors on the sphere, the short way."""
 
+_SAME_S = 1e-6  # times of one grid that were computed in two ways are the same
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -66,7 +68,7 @@ class Trajectory:
             target[turn] = slerp(start[turn], end[turn], share)
         return target
 
-    def accept(self, plan: Plan, now_s: float, here: np.ndarray) -> Accepted:
+    def accept(self, plan: Plan, now_s: float, here: np.ndarray, here_s: float) -> Accepted:
         """With a plan in it, which holds from its first point on, or from ``replace_from_s``.
 
         Targets follow the times of points, not the arrival of plans: one that comes late is, from
@@ -75,18 +77,19 @@ class Trajectory:
         Args:
             plan: finite, of increasing times.
             now_s: the time of targets that are asked for now.
-            here: float64 (D,), where it is now: the line to the plan's first point begins there
-                if nothing planned earlier is still to come before it.
+            here: float64 (D,), where it is: the line to the plan's first point begins there if
+                nothing planned earlier is still to come before it.
+            here_s: when it was there, ``now_s`` or a tick earlier.
         """
         past = int(np.searchsorted(plan.times_s, now_s, side="right"))
         cut_s = min(plan.replace_from_s, float(plan.times_s[0]))
         coming = self.times_s > now_s
-        kept = coming & (self.times_s < cut_s)
+        kept = coming & (self.times_s < cut_s - _SAME_S)
         if past:
             times, targets = plan.times_s[past - 1 :], plan.targets[past - 1 :]
         else:
-            first = self.at(now_s) if kept.any() else here
-            times = np.concatenate([[now_s], self.times_s[kept], plan.times_s])
+            first, first_s = (self.at(now_s), now_s) if kept.any() else (here, here_s)
+            times = np.concatenate([[first_s], self.times_s[kept], plan.times_s])
             targets = np.concatenate([first[None], self.targets[kept], plan.targets])
         return Accepted(
             Trajectory(times, targets, self.rotation_at, self.interpolation),

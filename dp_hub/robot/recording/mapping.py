@@ -7,7 +7,7 @@ same dataset, or one of another rate.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dp_hub.config import build
 from dp_hub.replay.mapping.config import MappingConfig
@@ -24,6 +24,8 @@ class Numbers:
         size: D, how many a value has.
         rotation_at: index of the first of three that are a rotation vector; None: there is none.
         at: which of them, such as ``[0:2]``; all by default, and all where there is a rotation.
+        method: ``nearest`` for what must not be mixed, such as angles that jump; by default what
+            was measured is interpolated, and what was sent holds.
     """
 
     stream: str
@@ -31,6 +33,7 @@ class Numbers:
     size: int = 0
     rotation_at: int | None = None
     at: str = ""
+    method: Literal["nearest"] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,9 @@ def _feature(feature: Feature) -> dict[str, Any]:
 
 def _terms(numbers: Numbers) -> list[dict[str, Any]]:
     late = {"latency_s": numbers.latency_s} if numbers.latency_s else {}
-    plain: dict[str, Any] = {"stream": numbers.stream, **late}
-    if numbers.rotation_at is None:
+    how = {"method": numbers.method} if numbers.method else {}
+    plain: dict[str, Any] = {"stream": numbers.stream, **late, **how}
+    if numbers.rotation_at is None or numbers.method:
         return [{**plain, "at": numbers.at} if numbers.at else plain]
     start, stop = numbers.rotation_at, numbers.rotation_at + 3
     turned = {"at": f"[{start}:{stop}]", "rotation": {"from": "rotvec", "to": "rotvec"}}

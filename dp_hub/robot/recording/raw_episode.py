@@ -1,7 +1,7 @@
 """One episode while it is recorded: everything that goes by, into a folder of its own.
 
 The folder grows under a hidden name and gets its own when it is complete. Of every stream, samples
-are kept from a little before the beginning on until one after the end has come: so that all
+are kept from a little before the beginning on until one after the end has come, so that all
 streams are there at the first step and at the last one.
 """
 
@@ -24,7 +24,7 @@ from dp_hub.robot.recording.tables import (
     GROWING,
     GrowingTable,
     as_parquet,
-    column_type,
+    column_of,
 )
 from dp_hub.robot.recording.video import SUFFIX, VideoSink, encoding_for
 
@@ -77,9 +77,7 @@ class RawEpisode:
             write_draft(folder / STREAMS, _described(sources, events))
             self._takers = [_Taker(source, folder, start_s) for source in sources]
             self._tables = {
-                event.name: GrowingTable(
-                    folder / f"{event.name}{GROWING}", {event.column: _event_type(event)}
-                )
+                event.name: GrowingTable(folder / f"{event.name}{GROWING}", [_event_column(event)])
                 for event in events
             }
         self._last_s = dict.fromkeys(self._events, start_s)
@@ -189,7 +187,7 @@ class _Taker:
         self.name, self._ring, self._start_s = source.name, source.ring, start_s
         picture = source.picture
         self._picture = picture.name if picture else None
-        columns = {} if picture else {one.name: column_type(one) for one in source.fields}
+        columns = [] if picture else [column_of(one) for one in source.fields]
         self.table = GrowingTable(folder / f"{source.name}{GROWING}", columns)
         self.video: VideoSink | None = None
         if picture:
@@ -250,8 +248,9 @@ def _first_wanted(times_s: np.ndarray, start_s: float) -> int:
     return max(0, min(early, newest_before))
 
 
-def _event_type(event: EventKind) -> pa.DataType:
-    return {"int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}[event.dtype]
+def _event_column(event: EventKind) -> pa.Field:
+    kinds = {"int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
+    return pa.field(event.column, kinds[event.dtype])
 
 
 def _told(losses: Mapping[str, Losses]) -> dict[str, Any]:

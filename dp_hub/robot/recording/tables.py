@@ -4,6 +4,7 @@ Of an Arrow stream all batches can be read that reached the file, whatever becam
 Parquet, which ``dp-hub convert folder`` reads, can be read only once it is complete.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,17 @@ class GrowingTable:
 
     Args:
         path: of the file, which must not be there.
-        columns: Arrow types by name, without the time's.
+        columns: what it holds besides the time, from `column_of`.
     Raises:
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, pa.DataType]) -> None:
-        fields = [pa.field(TIME, pa.float64())]
-        fields += [pa.field(name, kind) for name, kind in columns.items()]
-        self._schema = pa.schema(fields)
+    def __init__(self, path: Path, columns: Sequence[pa.Field]) -> None:
+        self._schema = pa.schema([pa.field(TIME, pa.float64()), *columns])
         self._file = path.open("xb")
         self._writer = pa.ipc.new_stream(self._file, self._schema)
+        # What the columns are is written with the first batch, though there may be none for long.
+        self._writer.write_batch(pa.RecordBatch.from_pylist([], schema=self._schema))
         self._file.flush()
         self._waiting: list[pa.RecordBatch] = []
         self._n_waiting = 0
@@ -80,10 +81,16 @@ class GrowingTable:
         self._file.close()
 
 
-def column_type(field: Field) -> pa.DataType:
-    """How the numbers of a field are stored: one of them as it is, several as a list."""
+def column_of(field: Field) -> pa.Field:
+    """How the numbers of a field are stored: one of them as it is, several as a list.
+
+    Names and units are metadata of the column, where ``dp-hub convert folder`` finds the names.
+    """
     kind = pa.from_numpy_dtype(np.dtype(field.dtype))
-    return pa.list_(kind, int(np.prod(field.shape))) if field.shape else kind
+    kind = pa.list_(kind, int(np.prod(field.shape))) if field.shape else kind
+    about = {"names": field.names, "units": field.units}
+    metadata = {key: json.dumps(list(told)) for key, told in about.items() if told}
+    return pa.field(field.name, kind, metadata=metadata or None)
 
 
 def as_parquet(growing: Path, path: Path, *, most_rows: int | None = None) -> int:

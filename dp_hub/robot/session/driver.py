@@ -24,7 +24,7 @@ from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing
 from dp_hub.robot.acting.scheduler import Scheduler
 from dp_hub.robot.config import InferenceConfig
-from dp_hub.robot.inference.info import Answer
+from dp_hub.robot.inference.info import Answer, Prefix, Refused
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.observing.align import Observation, Stale
 from dp_hub.robot.observing.check import check_action, check_observed
@@ -60,6 +60,11 @@ class Driven:
         more = [f"{self.stale} waits for a stream"] if self.stale else []
         more += [f"{self.full} plans without room"] if self.full else []
         return "; ".join([self.lateness.line(), *more])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        counts = {"asked": self.asked, "stale": self.stale, "full": self.full}
+        return {**counts, "lateness": self.lateness.to_json()}
 
 
 class PolicyDriver:
@@ -180,6 +185,8 @@ class PolicyDriver:
     def _take_answer(self, now_s: float) -> None:
         try:
             answer = self._inference.answer()
+        except Refused:
+            raise
         except RobotError as error:
             raise PolicyAway(error.message, hint=error.hint) from None
         if answer is None:
@@ -217,7 +224,10 @@ class PolicyDriver:
         if not self._pace.wants(seen.anchor_s):
             return
         self._pace.asked(seen.anchor_s)
-        self._inference.ask(seen.values, seed=self._next_seed(), prefix=self._prefix(seen))
+        try:
+            self._inference.ask(seen.values, seed=self._next_seed(), prefix=self._prefix(seen))
+        except RobotError as error:
+            raise PolicyAway(error.message, hint=error.hint) from None
         self._asked, self._asked_s = seen, self._session.clock.now_s()
         self._questions += 1
 
@@ -229,9 +239,17 @@ class PolicyDriver:
             self._session.hold()
             self._scheduler.forget()
 
-    def _prefix(self, seen: Observation) -> Any:
+    def _prefix(self, seen: Observation) -> Prefix | None:
         """What is being carried out, for real-time chunking."""
-        return None
+        if not self._how.realtime:
+            return None
+        plan = self._scheduler.overlap(
+            seen.anchor_s,
+            latency_s=self._pace.latency_s or self._how.latency_s,
+            horizon=self._info.horizon,
+            n_obs_steps=self._info.n_obs_steps,
+        )
+        return None if plan is None else Prefix(plan.actions, plan.weights)
 
     def _next_seed(self) -> int | None:
         # Another noise for every question, and the same ones in every repetition.

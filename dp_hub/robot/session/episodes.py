@@ -7,15 +7,18 @@ policy, a disk or a window, so that the emergency stop works whatever they do.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.clock import ticks
 from dp_hub.robot.keys.source import KeySource
-from dp_hub.robot.keys.table import Does, Keys, Table
+from dp_hub.robot.keys.table import Does, Keys, Table, keys_line
 from dp_hub.robot.session.driver import PolicyAway, PolicyDriver
 from dp_hub.robot.session.hand import HandDriver
 from dp_hub.robot.session.session import Session
+
+if TYPE_CHECKING:
+    from dp_hub.robot.view.live import LiveView
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ class Crew:
         hand: a person's; None: only the policy drives.
         recorder: of episodes, if they are recorded.
         say: tells the person a sentence.
-        show: tells the person how it stands, many times a second; a mode and seconds.
+        view: a live view, told how it stands; its keys come with the others.
     """
 
     keys: KeySource
@@ -97,7 +100,7 @@ class Crew:
     hand: HandDriver | None = None
     recorder: RecordsEpisodes | None = None
     say: Callable[[str], None] = log.info
-    show: Callable[[str, float], None] | None = None
+    view: "LiveView | None" = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,8 @@ class Episodes:
         if self._episode is None:
             if self._wanted.by_itself:
                 self._begin()
+            elif crew.view is not None:
+                crew.view.show(["waits for a key", keys_line(crew.table)])
             return
         try:
             if self._mode == "policy" and crew.policy is not None and not crew.policy.step():
@@ -194,9 +199,18 @@ class Episodes:
             return
         if self._mode == "person" and crew.hand is not None:
             crew.hand.step()
-        if crew.show is not None:
-            crew.show(self._mode, now_s - self._episode.start_s)
+        self._show(now_s - self._episode.start_s)
         self._look_whether_it_is_over(now_s)
+
+    def _show(self, since_s: float) -> None:
+        """How it stands, in the live view."""
+        if self._crew.view is None:
+            return
+        assert self._episode is not None
+        drives = {"waits": "nobody drives", "policy": "the policy drives", "person": "by hand"}
+        stage = f", stage {self._episode.stage}" if self._episode.stage else ""
+        line = f"episode {self._episode.number}, {since_s:.1f} s: {drives[self._mode]}{stage}"
+        self._crew.view.show([line, keys_line(self._crew.table)])
 
     def _look_whether_it_is_over(self, now_s: float) -> None:
         assert self._episode is not None

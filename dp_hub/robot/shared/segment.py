@@ -17,6 +17,8 @@ import fcntl
 import mmap
 import os
 import secrets
+import signal
+import threading
 from contextlib import suppress
 from multiprocessing import resource_tracker, shared_memory, util
 from pathlib import Path
@@ -27,6 +29,7 @@ from dp_hub.errors import RobotError
 
 _FOLDER = Path("/dev/shm")
 _PREFIX = "dphub-"
+_removing = threading.Lock()
 _mine: dict[str, tuple[shared_memory.SharedMemory, int]] = {}
 """Pieces that this process made and has not removed: the handle, and the file that is locked."""
 
@@ -107,14 +110,16 @@ def sweep() -> list[str]:
 
 def remove_of(pid: int) -> None:
     """Remove all of a process that is known to be dead and shared our resource tracker."""
-    for path in _left(f"{pid}-*"):
-        if _remove(path):  # then no other has told the tracker
-            resource_tracker.unregister(f"/{path.name}", "shared_memory")
+    with _removing:  # so that the end of this process, which calls this, waits for a thread
+        for path in _left(f"{pid}-*"):
+            if _remove(path):  # then no other has told the tracker
+                resource_tracker.unregister(f"/{path.name}", "shared_memory")
 
 
 def _make(name: str, n_bytes: int) -> bool:
     """Make and lock a piece; False if a sweep came in between."""
     _check_room(n_bytes)
+    _start_tracker()
     made = shared_memory.SharedMemory(name, create=True, size=n_bytes)
     made.close()
     try:
@@ -134,6 +139,16 @@ def _make(name: str, n_bytes: int) -> bool:
         _unlink(name)
         raise _no_room(n_bytes, str(error)) from None
     return True
+
+
+def _start_tracker() -> None:
+    """It outlives its terminal, as it does Ctrl-C, to see who has died by that."""
+    deaf = {signal.SIGHUP, signal.SIGQUIT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_room(n_bytes: int) -> None:

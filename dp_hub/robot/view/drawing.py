@@ -49,9 +49,7 @@ class Drawing:
         references: by camera, a picture that is laid half over what it sees.
     """
 
-    def __init__(
-        self, surface: Any, layout: Layout, references: Mapping[str, np.ndarray]
-    ) -> None:
+    def __init__(self, surface: Any, layout: Layout, references: Mapping[str, np.ndarray]) -> None:
         pygame.font.init()
         self._surface, self._layout = surface, layout
         self._font = pygame.font.Font(None, _FONT_PX)

@@ -50,6 +50,7 @@ class MujocoArmWorld:
         camera_stall_every_s: as often.
     """
 
+    summary = "an arm of six joints that pushes a block to its goal, in MuJoCo"
     actuators = (TARGET,)
     views = CAMERAS
     period_s = 1.0 / _RATE_HZ

@@ -44,6 +44,7 @@ class PushTWorld:
         camera_stall_every_s: as often.
     """
 
+    summary = "a round agent that pushes a T over a table, as PushT offline"
     actuators = (TARGET,)
     views = (CAMERA,)
     period_s = 1.0 / _RATE_HZ
