@@ -144,9 +144,7 @@ def frames_lag(frames: Taped, position: Taped) -> Delay:
     changes = frames.values[apart:]
     if np.isnan(changes).any():  # the tape had only just begun
         return Delay(None, 0.0, "too few frames were seen")
-    found = picture_delay(
-        frames.times_s, changes, position.times_s, position.values, apart=apart
-    )
+    found = picture_delay(frames.times_s, changes, position.times_s, position.values, apart=apart)
     if found.why_not is None:
         return found
     return Delay(None, found.correlation, f"{found.why_not}; {VIEW}")

@@ -1,6 +1,6 @@
 """Measures a robot: how its streams come, what its arm does after a target, what a camera sees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,7 +90,9 @@ def plan(session: Session, wanted: Wanted) -> Planned:
     config = session.config
     name = wanted.actuator or config.action[0]
     if name not in config.actuators:
-        raise ConfigError(f"no arm or gripper is called {name!r}; there is {_all(config.actuators)}")
+        raise ConfigError(
+            f"no arm or gripper is called {name!r}; there is {_all(config.actuators)}"
+        )
     space, position = session.parts.spaces[name], session.position(name)
     if wanted.number is not None and wanted.number not in space.names:
         raise ConfigError(f"{name} has no number {wanted.number!r}; it has {_all(space.names)}")
@@ -150,8 +152,8 @@ def _streams(session: Session, wanted: Wanted, progress: Progress) -> Findings:
     names = [*config.actuators, *config.cameras]
     tape = Tape({name: session.rings[name] for name in names}, session.parts.rates_hz, 0)
     watch(session, tape, wanted.watch_s, progress)
-    rates = {name: one.rate_hz for name, one in {**config.actuators, **config.cameras}.items()}
-    timings = {name: stream_timing(tape[name], rates[name]) for name in names}
+    rates_hz = session.parts.rates_hz
+    timings = {name: stream_timing(tape[name], rates_hz[name]) for name in names}
     return Findings(config.robot_type, timings, {})
 
 
@@ -182,5 +184,5 @@ def _apart(starts_s: np.ndarray) -> float:
     return float(np.diff(starts_s).min()) - 0.05 if len(starts_s) > 1 else 1.0
 
 
-def _all(names: object) -> str:
-    return ", ".join(names)  # type: ignore[call-overload]
+def _all(names: Iterable[str]) -> str:
+    return ", ".join(names)

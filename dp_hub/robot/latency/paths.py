@@ -96,14 +96,10 @@ def reach(
     # Half of a step limit: whoever lags behind by all of the way is not stopped by it.
     travel = asked if limits.step is None else min(asked, 0.5 * limits.step)
     side = _side(space, number, float(position[number]), limits.low[row], limits.high[row], travel)
-    return Reach(
-        number, side * travel, _half(limits.speed, row), _half(limits.acceleration, row)
-    )
+    return Reach(number, side * travel, _half(limits.speed, row), _half(limits.acceleration, row))
 
 
-def _side(
-    space: Space, number: int, here: float, low: float, high: float, travel: float
-) -> float:
+def _side(space: Space, number: int, here: float, low: float, high: float, travel: float) -> float:
     name, unit = space.names[number], space.units[number]
     if not low <= here <= high:
         raise RobotError(
@@ -173,9 +169,7 @@ def sweep(
     slow.
     """
     way = abs(how.travel)
-    allowed = min(
-        how.speed / (np.pi * way), np.sqrt(2.0 * how.acceleration / way) / (2.0 * np.pi)
-    )
+    allowed = min(how.speed / (np.pi * way), np.sqrt(2.0 * how.acceleration / way) / (2.0 * np.pi))
     fast = min(fastest_hz, float(allowed))
     slow = min(slowest_hz, 0.5 * fast)
     turns = max(1, round(0.5 * (slow + fast) * lasts_s))

@@ -62,6 +62,7 @@ def play(
     Raises:
         RobotError: a process failed, or the actuator holds, was stopped or goes astray.
     """
+    session.beat()  # plans are refused of a commander that is not well
     home = session.position(actuator)
     latency_s = session.config.actuators[actuator].action_latency_s
     start_s = session.clock.now_s() + latency_s + AHEAD_S

@@ -76,7 +76,9 @@ def delay(
     if best in (0, len(shifts) - 1):
         reason = f"the best delay is at the edge of {low_s:g} to {high_s:g} s: it is beyond"
         return Delay(None, strength, reason)
-    return Delay(float(shifts[best]) + GRID_S * _peak(*alike[best - 1 : best + 2].tolist()), strength)
+    return Delay(
+        float(shifts[best]) + GRID_S * _peak(*alike[best - 1 : best + 2].tolist()), strength
+    )
 
 
 def lag(

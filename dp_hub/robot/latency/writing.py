@@ -184,5 +184,3 @@ def _free_name(path: Path) -> Path:
 
 def _first_line(error: Exception) -> str:
     return str(getattr(error, "problem", None) or error).splitlines()[0]
-
-
