@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dp_hub.robot.latency.choosing import Chosen
     from dp_hub.robot.latency.finding import Findings
     from dp_hub.robot.latency.measuring import Planned, Report, Wanted
-    from dp_hub.robot.session.session import Session
 
 
 def latency(
@@ -137,16 +136,16 @@ def _measure(
         session = stack.enter_context(Session(config, scheduling=scheduling(config, realtime)))
         planned = None if still else plan(session, wanted)
         if planned is not None:
-            _tell(session, planned, yes=yes)
+            _tell(session.config, planned, yes=yes)
         if inference is not None:
             while_loading(session, inference)
         report = stack.enter_context(_progress())
         return measure(session, wanted, planned, inference, report)
 
 
-def _tell(session: "Session", planned: "Planned", *, yes: bool) -> None:
+def _tell(config: "RobotConfig", planned: "Planned", *, yes: bool) -> None:
     say(planned.line())
-    if not session.config.is_simulated and not yes:
+    if not config.is_simulated and not yes:
         # Nothing has been planned yet: while nobody beats, the controllers rest.
         typer.confirm("Is the way free, and a hand on the emergency stop?", abort=True, err=True)
 

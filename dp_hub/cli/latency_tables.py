@@ -34,6 +34,9 @@ def print_tables(found: "Findings", config: "RobotConfig", chosen: "Chosen") -> 
 
     console = Console()
     console.print(_streams(found))
+    for name in found.streams:
+        if counted := _counted(found.counts.get(name, {})):
+            console.print(f"counted of {name}: {counted}", highlight=False)
     if found.actuator is not None or found.inference is not None:
         console.print(_delays(found))
     if chosen.values:
@@ -48,7 +51,7 @@ def _streams(found: "Findings") -> "Table":
     from rich.table import Table
 
     table = Table(
-        "stream", "Hz", "of", "jitter ms", "longest ms", "there after ms", "lost", "counted",
+        "stream", "Hz", "of", "jitter ms", "longest ms", "there after ms", "lost",
         title=f"{found.robot}: how streams come",
     )  # fmt: skip
     for name, one in found.streams.items():
@@ -60,7 +63,6 @@ def _streams(found: "Findings") -> "Table":
             _ms(one.longest_s),
             _both(one.transport),
             str(one.lost),
-            _counted(found.counts.get(name, {})),
         )
     return table
 
@@ -77,8 +79,10 @@ def _delays(found: "Findings") -> "Table":
 
     where = "" if found.actuator is None else f", {found.actuator} moving along {found.moved}"
     table = Table("from", "to", "ms (95 %)", "", title=f"{found.robot}: latencies{where}")
-    for row in [*_of_movement(found), *_of_inference(found)]:
+    for row in _of_movement(found):
         table.add_row(*row)
+    for told in _of_inference(found):
+        table.add_row(*told)
     return table
 
 

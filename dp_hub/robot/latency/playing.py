@@ -109,7 +109,7 @@ def _check(session: Session, actuator: str, home: np.ndarray, how: Reach, begun:
     if state in ("holding", "stopped") and begun:
         raise RobotError(
             f"{actuator} is {state} in the middle of a movement",
-            hint="what it ran into is in the log of its controller",
+            hint="its controller logged why; a machine too busy to beat is one reason",
         )
     away = float(session.position(actuator)[how.number] - home[how.number])
     low, high = sorted((0.0, how.travel))
