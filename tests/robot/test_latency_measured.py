@@ -18,9 +18,8 @@ from dp_hub.robot.latency.tape import Tape
 from dp_hub.robot.session.session import Session
 
 STATE_S, CAMERA_S, ACTION_S = 0.06, 0.15, 0.04
-NEAR_S = 0.025
-"""A period and a half of the arm: what a busy machine adds to a median."""
-BRIEF = Wanted(amplitude=40.0, moves=6, sweep_s=5.0, watch_s=1.0, questions=5)
+BRIEF = Wanted(amplitude=40.0, moves=4, sweep_s=4.0, watch_s=1.0, questions=5)
+SHORT = Wanted(moves=2, sweep_s=1.0)
 
 
 def quiet(what: str) -> Callable[[float], None]:
@@ -56,31 +55,38 @@ def measured() -> Findings:
         return measure(session, BRIEF, plan(session, BRIEF), inference, quiet)
 
 
+def near(measured: Findings) -> float:
+    """A period of the arm's readings as they came, on a machine that may be busy, and a half."""
+    return 0.015 + 1 / measured.streams["arm"].rate_hz
+
+
 def test_dead_time_is_action_and_state_latency_together(measured: Findings) -> None:
     assert measured.dead_time is not None and measured.dead_time.spread is not None
     # The world moves on once in 10 ms.
     assert measured.dead_time.spread.median_s == pytest.approx(
-        ACTION_S + STATE_S + 0.01, abs=NEAR_S
+        ACTION_S + STATE_S + 0.01, abs=near(measured)
     )
 
 
 def test_lag_is_longer_by_what_the_arm_needs_to_follow(measured: Findings) -> None:
     assert measured.lag is not None and measured.lag.delay_s is not None
     # A PD controller of gain 100 and damping 20 is 0.2 s behind slow targets, less behind quick.
-    assert ACTION_S + STATE_S + 0.12 < measured.lag.delay_s < ACTION_S + STATE_S + 0.24
+    assert measured.lag.delay_s == pytest.approx(
+        ACTION_S + STATE_S + 0.18, abs=0.04 + near(measured)
+    )
 
 
 def test_pictures_are_later_than_positions_by_camera_less_state_latency(measured: Findings) -> None:
     assert measured.cameras is not None
-    assert measured.cameras["top"].delay_s == pytest.approx(CAMERA_S - STATE_S, abs=NEAR_S)
+    assert measured.cameras["top"].delay_s == pytest.approx(CAMERA_S - STATE_S, abs=near(measured))
 
 
 def test_with_the_state_latency_known_all_others_are_what_was_injected(measured: Findings) -> None:
     config = pusht(camera=True)
     values = choose(measured, config, state_latency_s=STATE_S).values
     assert values["arms", "arm", "state_latency_s"] == STATE_S
-    assert values["cameras", "top", "latency_s"] == pytest.approx(CAMERA_S, abs=NEAR_S)
-    assert values["arms", "arm", "action_latency_s"] == pytest.approx(ACTION_S, abs=NEAR_S)
+    assert values["cameras", "top", "latency_s"] == pytest.approx(CAMERA_S, abs=near(measured))
+    assert values["arms", "arm", "action_latency_s"] == pytest.approx(ACTION_S, abs=near(measured))
 
 
 def test_streams_are_told_with_their_rates(measured: Findings) -> None:
@@ -103,7 +109,7 @@ def test_policy_is_asked_and_its_time_told(measured: Findings) -> None:
 
 def test_what_moves_is_told_before_and_the_robot_is_where_it_was_after() -> None:
     with arm_only() as session:
-        planned = plan(session, Wanted(moves=4, sweep_s=4.0))
+        planned = plan(session, SHORT)
         assert planned.line().startswith(f"arm moves along x between {planned.here:g} and ")
         assert abs(planned.how.travel) == pytest.approx(10.24)
         assert session.position("arm")[0] == pytest.approx(planned.here)
@@ -120,11 +126,11 @@ def test_what_moves_is_told_before_and_the_robot_is_where_it_was_after() -> None
 )
 def test_interrupt_in_the_middle_holds_and_an_error_stops(end: BaseException, state: str) -> None:
     def ends(share: float) -> None:
-        if share > 0.5:
+        if share > 0.3:
             raise end
 
     with arm_only() as session:
-        planned = plan(session, Wanted(moves=4, sweep_s=4.0))
+        planned = plan(session, SHORT)
         tape = Tape({"arm": session.rings["arm"]}, session.parts.rates_hz, 0)
         with pytest.raises(type(end)), careful(session):
             play(session, tape, "arm", planned.how, planned.steps, ends)
@@ -137,7 +143,7 @@ def test_interrupt_in_the_middle_holds_and_an_error_stops(end: BaseException, st
 
 def test_arm_that_is_held_from_elsewhere_ends_the_measurement() -> None:
     with arm_only() as session:
-        planned = plan(session, Wanted(moves=4, sweep_s=4.0))
+        planned = plan(session, SHORT)
         tape = Tape({"arm": session.rings["arm"]}, session.parts.rates_hz, 0)
 
         def holds(share: float) -> None:

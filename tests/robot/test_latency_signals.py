@@ -193,6 +193,7 @@ def test_limits_of_each_joint_are_its_own() -> None:
     ("limits", "options", "error", "message"),
     [
         (Limits(), {}, ConfigError, "no workspace"),
+        (ROOM, {"amplitude": 0.0}, ConfigError, "amplitude is 0"),
         (ROOM, {"number": 4}, ConfigError, "ry is a rotation; one of x, y, z"),
         (ROOM.model_copy(update={"step": None}), {"amplitude": 0.9}, ConfigError, "cannot move"),
         (ROOM.model_copy(update={"low": [0.4, 0.0, 0.0]}), {}, RobotError, "outside the workspace"),

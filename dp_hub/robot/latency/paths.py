@@ -92,6 +92,8 @@ def reach(
         )
     sides = np.subtract(limits.high, limits.low)
     asked = float(SHARE * sides.min()) if amplitude is None else amplitude
+    if not asked > 0:
+        raise ConfigError(f"the amplitude is {asked:g}: nothing would move")
     row = linear.index(number)
     # Half of a step limit: whoever lags behind by all of the way is not stopped by it.
     travel = asked if limits.step is None else min(asked, 0.5 * limits.step)
