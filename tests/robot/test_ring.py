@@ -170,13 +170,22 @@ def test_every_dtype_comes_back_as_it_was_put(dtype: str) -> None:
         assert np.array_equal(found.values["one"], given[-3:, 0, 0])
 
 
-@pytest.mark.parametrize("time_s", [1.0, 0.5, math.nan])
+@pytest.mark.parametrize("time_s", [1.0, 0.5, math.nan, math.inf])
 def test_a_time_that_is_not_later_is_refused_and_changes_nothing(time_s: float) -> None:
     with made() as ring:
         ring.put(1.0, {"state": np.zeros(3)})
         with pytest.raises(RobotError, match=r"not later than the one before, at 1\.0"):
             ring.put(time_s, {"state": np.ones(3)})
         assert ring.count == 1 and not ring.last(1).values["state"].any()
+
+
+@pytest.mark.parametrize("time_s", [math.nan, math.inf, -math.inf])
+def test_a_first_time_that_is_none_is_refused(time_s: float) -> None:
+    with made() as ring:
+        with pytest.raises(RobotError, match="not later"):
+            ring.put(time_s, {"state": np.zeros(3)})
+        put(ring, 0)
+        assert_are(ring.last(1), range(1))
 
 
 @pytest.mark.parametrize(
