@@ -15,7 +15,7 @@ from websockets.sync.server import serve
 from dp_hub.errors import RobotError
 from dp_hub.robot.inference import wire
 from dp_hub.robot.inference.address import TOKEN_VARIABLE, read_token, split_address
-from dp_hub.robot.inference.client import PolicyClient
+from dp_hub.robot.inference.client import PolicyClient, read_answer
 from dp_hub.robot.inference.hello import pack_hello
 from dp_hub.robot.inference.info import Refused
 from dp_hub.robot.inference.remote import RemoteInference
@@ -34,7 +34,7 @@ class Nothing(importlib.abc.MetaPathFinder):
             raise ImportError(f"{name} is not there")
 
 sys.meta_path.insert(0, Nothing())
-from dp_hub.robot.inference.client import PolicyClient
+from dp_hub.robot.inference.client import PolicyClient, read_answer
 import numpy as np
 with PolicyClient(sys.argv[1], token_file=sys.argv[2]) as client:
     info = client.info
@@ -311,3 +311,20 @@ def test_remote_inference_without_a_server_says_so_and_can_be_started_later(toke
         inference.start()
         inference.wait_ready(10)
         inference.close()
+
+
+def test_200_changed_answers_are_right_or_refused():
+    good = answer_to(7)
+    rng = np.random.default_rng(0)
+    taken = 0
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(0, len(data)))] = int(rng.integers(0, 256))
+        try:
+            answer = read_answer(bytes(data), 7, STATE, 0.0)
+        except RobotError:
+            continue
+        taken += answer is not None
+        assert answer is None or answer.chunk.shape == (16, 2)
+    assert 0 < taken < 200  # some changes only make other numbers
