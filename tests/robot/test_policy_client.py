@@ -15,9 +15,10 @@ from websockets.sync.server import serve
 from dp_hub.errors import RobotError
 from dp_hub.robot.inference import wire
 from dp_hub.robot.inference.address import TOKEN_VARIABLE, read_token, split_address
-from dp_hub.robot.inference.client import PolicyClient, read_answer
+from dp_hub.robot.inference.client import PolicyClient
 from dp_hub.robot.inference.hello import pack_hello
 from dp_hub.robot.inference.info import Refused
+from dp_hub.robot.inference.messages import read_answer
 from dp_hub.robot.inference.remote import RemoteInference
 from dp_hub.robot.inference.serving import ServerThread, open_door
 
@@ -34,7 +35,8 @@ class Nothing(importlib.abc.MetaPathFinder):
             raise ImportError(f"{name} is not there")
 
 sys.meta_path.insert(0, Nothing())
-from dp_hub.robot.inference.client import PolicyClient, read_answer
+from dp_hub.robot.inference.client import PolicyClient
+from dp_hub.robot.inference.messages import read_answer
 import numpy as np
 with PolicyClient(sys.argv[1], token_file=sys.argv[2]) as client:
     info = client.info
@@ -186,6 +188,7 @@ def answer_to(question, **changes):
     [
         {"kind": "answers"},
         {"number": 99},
+        {"chunk": wire.pack_array(np.full((16, 2), np.nan, np.float32))},
         {"compute_s": "long"},
         {"compute_s": float("nan")},
         {"waited_s": None},
@@ -220,6 +223,32 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(liar):
         client.predict(observed(STATE))
     assert (client.predict(observed(STATE)).chunk == 2).all()
     client.close()
+
+
+def test_an_idle_connection_stays_open(liar):
+    opened = []
+
+    def talk(connection):
+        opened.append(connection)
+        connection.send(pack_hello(STATE))
+        for data in connection:
+            connection.send(answer_to(msgpack.unpackb(data)["number"]))
+
+    with PolicyClient(liar(talk), "token", connect_within_s=0.3, answer_within_s=0.5) as client:
+        for _ in range(2):
+            time.sleep(0.8)
+            client.predict(observed(STATE))
+    assert len(opened) == 1
+
+
+def test_remote_inference_can_be_closed_while_it_waits(token_file):
+    stand_in = StandIn(STATE, compute_s=30)
+    with ServerThread(stand_in, open_door(token_file=token_file)) as server:
+        with RemoteInference(server.url, token_file=token_file) as inference:
+            inference.ask(observed(STATE))
+            while not stand_in.asked:
+                time.sleep(0.005)
+        assert "policy client" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize(
