@@ -102,7 +102,7 @@ class UrArm:
         self._find_ports()
         self._clock = DeviceClock(f"the UR arm at {self._host}")
         self._heard_s, self._stamp_s, self._stopped = time.monotonic(), float("nan"), False
-        self._was_lost = False
+        self._was_lost = self._told_dashboard = False
         try:
             self._receive = receiving(self._host, self._rate_hz, _VARIABLES)
             self._check_ready()
@@ -130,6 +130,8 @@ class UrArm:
         stamp_s, values = self._values()
         if self._sender is not None:
             self._sender.owner_is_alive()
+        if self._stopped:
+            self._see_to_stop(now_s)
         self._check_health(now_s)
         return Reading(self._clock.monotonic_s(stamp_s, now_s), values)
 
@@ -146,15 +148,13 @@ class UrArm:
         self.send(values["position"])
 
     def stop(self) -> None:
-        """Brake and end the program on the robot.
+        """Brake and end the program on the robot; the dashboard is told to if it does not answer.
 
-        If the program does not confirm within two periods, the dashboard is told to stop it too.
+        It comes back at once; `read` sees to the rest.
         """
-        self._stopped = True
-        if self._sender is not None:
-            gone = self._gone(time.monotonic())
-            if not self._sender.end(wait_s=0.0 if gone else 2 / self._rate_hz, gone=gone):
-                self._stop_by_dashboard()
+        if not self._stopped:
+            self._stopped, self._stopped_s = True, time.monotonic()
+        self._see_to_stop(self._stopped_s)
 
     def close(self) -> None:
         """Brake, end the program on the robot, and let go."""
@@ -264,7 +264,18 @@ class UrArm:
         # Speed and acceleration (the zeros) are ignored by the robot.
         return bool(call(target, 0.0, 0.0, 1 / self._rate_hz, self._lookahead_s, self._gain))
 
+    def _see_to_stop(self, now_s: float) -> None:
+        if self._sender is None or self._told_dashboard:
+            return
+        gone = self._gone(now_s)
+        if not self._sender.end(wait_s=0, gone=gone) and (
+            gone or now_s - self._stopped_s > _ANSWER_S
+        ):
+            self._stop_by_dashboard()
+
     def _stop_by_dashboard(self) -> None:
+        # Not beside a program that is ending itself: ur_rtde would wait 3 s for its answer.
+        self._told_dashboard = True
         if self._dashboard is not None:
             with suppress(OSError):
                 self._dashboard.send(b"stop\n")
