@@ -119,7 +119,7 @@ class EpisodeFolders:
         known = {**parts.facts, **constant}
         told = {key: plain(value) for key, value in known.items() if key not in ("task", "fps")}
         place = {"source": folder.name if found.name == "." else found.name}
-        return Recording(found.name, streams, parts.task, {**told, **place})
+        return Recording(found.name, streams, parts.task, {**place, **told})
 
     def _look(self, path: Path) -> list[Path]:
         if self._found is None or self._found[0] != path:

@@ -1,5 +1,6 @@
 """Tables of an episode: npz, npy, csv and Parquet files as named arrays, without pickles."""
 
+import json
 import math
 import re
 import tokenize
@@ -238,7 +239,20 @@ def _of_arrow(path: Path, table: pa.Table) -> Table:
             names[stem] = members
         else:
             columns[stem] = plain[members[0]]
-    return Table(path, columns, names)
+    return Table(path, columns, {**names, **_told_names(table, columns)})
+
+
+def _told_names(table: pa.Table, columns: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
+    """Names of the numbers of lists, where the column's metadata has one for each."""
+    told: dict[str, tuple[str, ...]] = {}
+    for column in table.schema:
+        name, text = column.name.strip(), (column.metadata or {}).get(b"names")
+        if text is None or name not in columns or columns[name].ndim != 2:
+            continue
+        found = json.loads(text)
+        if isinstance(found, list) and len(found) == columns[name].shape[1]:
+            told[name] = tuple(map(str, found))
+    return told
 
 
 def _column(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:

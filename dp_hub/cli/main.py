@@ -26,7 +26,10 @@ from dp_hub.cli import (
     pull,
     push,
     record,
+    replay,
+    rollout,
     runs,
+    score,
     serve,
     serve_policy,
 )
@@ -71,7 +74,10 @@ app.command("serve")(serve.serve)
 app.command("serve-policy")(serve_policy.serve_policy)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("replay")(replay.replay)
+app.command("rollout")(rollout.rollout)
 app.command("runs")(runs.runs)
+app.command("score")(score.score)
 
 
 def _version(wanted: bool) -> None:

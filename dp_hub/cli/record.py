@@ -4,12 +4,74 @@ from pathlib import Path
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Record demonstrations.")
+from dp_hub.cli.robots import ROBOT_HELP
+
+app = typer.Typer(help="Record demonstrations of a robot (--robot), or of PushT by mouse.")
 
 
-@app.callback()
-def record() -> None:
-    """Record demonstrations."""
+@app.callback(invoke_without_command=True)
+def record(
+    context: typer.Context,
+    robot: str | None = typer.Option(None, help=ROBOT_HELP + "pusht, mujoco_arm."),
+    to: Path | None = typer.Option(None, help="The dataset, made or continued."),
+    raw: str | None = typer.Option(
+        None, help="Where raw streams go; `none` keeps none. Default: beside the dataset."
+    ),
+    task: str | None = typer.Option(None, help="What is done. Default: the configuration's."),
+    episodes: int | None = typer.Option(None, min=1, help="How many. Default: until you quit."),
+    seed: int = typer.Option(0, min=0, help="Of the first simulated start state."),
+    episode_s: float | None = typer.Option(None, min=0.1, help="The longest episode, seconds."),
+    by_itself: bool = typer.Option(
+        False, "--by-itself", help="In simulation, begin every episode without a key."
+    ),
+    realtime: bool | None = typer.Option(
+        None,
+        "--realtime/--no-realtime",
+        help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
+    view: bool | None = typer.Option(
+        None, "--view/--no-view", help="A window with all cameras. Default: with a display."
+    ),
+    overlay: str | None = typer.Option(
+        None, help="Lay an episode's first frame over the view: DATASET or DATASET:NUMBER."
+    ),
+    keys: Path | None = typer.Option(
+        None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
+    ),
+) -> None:
+    """Record demonstrations by teleoperation: all raw streams, and a dataset on the robot's grid.
+
+    Keys: c start, s stop and save, Backspace (twice) drop the last episode, Space next stage, Esc
+    emergency stop, q quit. Every saved episode is durable; a killed recorder loses at most the one
+    that is being recorded, and the same command continues.
+
+    `dp-hub record pusht` records PushT without a robot.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if robot is None or to is None:
+        if robot is None and to is None:
+            print(context.get_help())
+            raise typer.Exit
+        context.fail("--robot and --to go together")
+    from dp_hub.cli.robot_recording import record_robot
+
+    record_robot(
+        robot,
+        to,
+        raw=raw,
+        task=task,
+        episodes=episodes,
+        seed=seed,
+        episode_s=episode_s,
+        by_itself=by_itself,
+        realtime=realtime,
+        dry_run=dry_run,
+        view=view,
+        overlay=overlay,
+        keys=keys,
+    )
 
 
 @app.command("pusht")

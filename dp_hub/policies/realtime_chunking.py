@@ -11,6 +11,11 @@ alpha and sigma, the shares of clean chunk and noise (t and 1 - t there), they a
 chunk alone, and so hold for diffusion with any prediction and solver:
 
     clean + min(sigma beta, (alpha² + sigma²) / alpha) · (weights · (planned - clean)) dclean/dx
+
+Where there is next to no signal yet, alpha is small and the gradient mostly the network's errors
+divided by it. So no value is moved out of the range of actions: without that the noise that goes
+with a clipped chunk would push it the other way (DDIM), or sampling would not end in finite numbers
+(DPM-Solver++).
 """
 
 from collections.abc import Callable
@@ -21,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from dp_hub.errors import PolicyError
-from dp_hub.policies.objectives import Objective, Predict
+from dp_hub.policies.objectives import Estimated, Objective, Predict
 
 How = Literal["guidance", "inpaint"]
 
@@ -36,16 +41,16 @@ class Prefix:
             `dp_hub.robot.acting.overlap.rtc_weights` has the paper's.
         how: ``guidance``: the paper's, which takes a backward pass through the network at every
             step, about three times the time. ``inpaint``: the clean chunk is moved to the planned
-            actions as far as the weights say, in place of the known steps alone: cheap, but the
-            steps after them hardly know of it.
-        beta: the most that guidance moves a chunk by; larger is nearer to the plan, and less sure
-            to stay one that the policy would choose.
+            actions as far as the weights say at every step, which costs nothing. As steps add up,
+            all that has some weight is held to the plan, so it answers less to what is new.
+        beta: of the formula; larger is nearer to the plan. None: as many as there are sampling
+            steps, so that none of them moves a chunk beyond the plan (the paper has 5 of both).
     """
 
     actions: Tensor
     weights: Tensor
     how: How = "guidance"
-    beta: float = 5.0
+    beta: float | None = None
 
 
 def drawn_to(
@@ -63,6 +68,8 @@ def drawn_to(
         prefix: how.
     """
 
+    beta = float(len(objective.timesteps(planned.device))) if prefix.beta is None else prefix.beta
+
     def inpainted(x: Tensor, step: int) -> Tensor:
         estimate, predicted = objective.estimate(step), predict(x, step)
         by = weights * (planned - estimate.unclipped(x, predicted))
@@ -76,12 +83,23 @@ def drawn_to(
             clean = estimate.clean(here, predicted)
             error = weights * (planned - clean.detach())
             (uphill,) = torch.autograd.grad(clean, here, error)
-        alpha, sigma = estimate.alpha, estimate.sigma
-        most = sigma * prefix.beta
-        gain = min(most, (alpha**2 + sigma**2) / alpha) if alpha > 0 else most
-        return estimate.moved(predicted.detach(), gain * uphill)
+        by = _within_range(clean.detach(), _gain(estimate, beta) * uphill, planned)
+        return estimate.moved(predicted.detach(), by)
 
     return inpainted if prefix.how == "inpaint" else guided
+
+
+def _gain(estimate: Estimated, beta: float) -> float:
+    alpha, sigma = estimate.alpha, estimate.sigma
+    most = sigma * beta
+    return min(most, (alpha**2 + sigma**2) / alpha) if alpha > 0 else most
+
+
+def _within_range(clean: Tensor, by: Tensor, planned: Tensor) -> Tensor:
+    """``by`` as far as no value of ``clean`` is moved out of [-1, 1], or farther out."""
+    most = planned.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1)  # or of the plan itself
+    low, high = torch.minimum(clean, -most), torch.maximum(clean, most)
+    return (clean + by).clamp(low, high) - clean
 
 
 def laid_out(

@@ -98,14 +98,19 @@ def ticks(
     start_s = clock.now_s() if start_s is None else start_s
     last = -1
     while True:
-        number = max(last + 1, _first_not_past(clock.now_s() - start_s, period_s))
+        number = max(last + 1, _first_not_past(clock.now_s(), start_s, period_s))
         due_s = start_s + number * period_s
         clock.sleep_until(due_s, spin_s=spin_s)
         yield Tick(number, due_s, clock.now_s() - due_s, number - last - 1)
         last = number
 
 
-def _first_not_past(elapsed_s: float, period_s: float) -> int:
-    """The smallest number, 0 or more, whose deadline is at or after ``elapsed_s``."""
-    # A deadline that is now, but for rounding, is not past.
-    return max(0, math.ceil(elapsed_s / period_s - 1e-9))
+def _first_not_past(now_s: float, start_s: float, period_s: float) -> int:
+    """The smallest number, 0 or more, whose deadline is not before ``now_s``."""
+    number = max(0, math.ceil((now_s - start_s) / period_s))
+    # Rounding: what counts is the deadline as it is computed.
+    while number > 0 and start_s + (number - 1) * period_s >= now_s:
+        number -= 1
+    while start_s + number * period_s < now_s:
+        number += 1
+    return number

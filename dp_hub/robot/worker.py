@@ -10,22 +10,22 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
-from types import ModuleType
-from typing import Any, Generic, TypeVar
+from multiprocessing.util import Finalize
+from typing import Any, Generic, NoReturn, TypeVar
 
 from dp_hub.errors import RobotError
 from dp_hub.processes import interrupts_held
+from dp_hub.robot.scheduling import Scheduling
 from dp_hub.robot.shared import segment
 from dp_hub.robot.shared.board import Board
-from dp_hub.robot.working import Context, Failed, Job, Ready, Scheduling, levels, run
+from dp_hub.robot.spawning import main_left_out
+from dp_hub.robot.working import Context, Failed, Job, Ready, levels, run
 
 __all__ = ["Context", "Scheduling", "Worker"]
 A = TypeVar("A")
@@ -43,6 +43,7 @@ class Worker(Generic[A]):
         argument: for ``main``; pickled, as spawned processes need.
         scheduling: of a real-time loop; None: as any process.
         beat_within_s: its heartbeat is older only if it hangs; None: it does not beat.
+        orphan_s: how long it may go on to bring things to rest when its parent has died.
     """
 
     def __init__(
@@ -53,34 +54,55 @@ class Worker(Generic[A]):
         *,
         scheduling: Scheduling | None = None,
         beat_within_s: float | None = None,
+        orphan_s: float = 10.0,
     ) -> None:
         self.name = name
         self._main, self._argument, self._scheduling = main, argument, scheduling
-        self._beat_within_s = beat_within_s
+        self._beat_within_s, self._orphan_s = beat_within_s, orphan_s
         self._process: BaseProcess | None = None
         self._board: Board | None = None
         self._heard = _Heard()
         self._listener: threading.Thread | None = None
+        self._at_exit: Any = None
         self._asked = False
 
     def start(self) -> None:
         """Start it; it may be a second until it is ready."""
         assert self._process is None, f"{self.name} was started before"
-        self._board = Board.create(["stop", "beat_s"])
+        board = Board.create(["stop", "beat_s"])
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe(duplex=False)
-        job = Job(
-            self._main, self._argument, self.name, os.getpid(), self._board.spec, theirs,
-            self._scheduling or Scheduling(), self._scheduling is not None, levels(),
-        )  # fmt: skip
-        self._process = spawn.Process(target=run, args=(job,), name=self.name, daemon=True)
-        with _starting, interrupts_held(), _main_left_out(self._main, self._argument):
-            self._process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
+        try:
+            job = self._job(theirs, board)
+            process = spawn.Process(target=run, args=(job,), name=self.name, daemon=True)
+            with _starting, interrupts_held(), main_left_out(job):
+                process.start()
+        except BaseException:
+            ours.close()
+            board.unlink()
+            raise
+        finally:
+            theirs.close()  # so that the end of the process is the end of the pipe
+        self._process, self._board = process, board
+        # Before multiprocessing ends what is left, and would wait for what does not end.
+        self._at_exit = Finalize(self, self.stop, exitpriority=20)
         self._listener = threading.Thread(
             target=_listen, args=(ours, self._heard), name=f"{self.name}-messages", daemon=True
         )
         self._listener.start()
+
+    def _job(self, messages: Connection, board: Board) -> Job:
+        return Job(
+            self._main,
+            self._argument,
+            name=self.name,
+            parent=os.getpid(),
+            board=board.spec,
+            messages=messages,
+            scheduling=self._scheduling,
+            orphan_s=self._orphan_s,
+            levels=levels(),
+        )
 
     @property
     def pid(self) -> int:
@@ -100,7 +122,10 @@ class Worker(Generic[A]):
             RobotError: its own reason if it failed; or it was not ready in time.
         """
         if not self._heard.something.wait(timeout_s):
-            raise RobotError(f"{self.name} was not ready within {timeout_s:g} s")
+            raise RobotError(
+                f"{self.name} was not ready within {timeout_s:g} s",
+                hint="its device may be switched off, or the machine is very busy",
+            )
         if self._heard.ready_s is None:
             self._raise_end()
 
@@ -146,18 +171,24 @@ class Worker(Generic[A]):
 
     def _clean(self) -> None:
         assert self._process is not None and self._board is not None
-        if self._listener is not None:
-            self._listener.join(1.0)
+        self._hear_the_rest()
         if not self._process.is_alive():
             segment.remove_of(self.pid)
         self._board.unlink()
+        self._at_exit.cancel()
 
-    def _raise_end(self) -> None:
-        failed = self._heard.failed
+    def _hear_the_rest(self) -> None:
+        if self._listener is not None and not self.is_alive:
+            self._listener.join(2.0)
+
+    def _raise_end(self) -> NoReturn:
         assert self._process is not None, f"{self.name} was not started"
+        self._process.join(1.0)
+        self._hear_the_rest()
+        failed = self._heard.failed
         if failed is None:
-            self._process.join(1.0)
-            segment.remove_of(self.pid)
+            if not self.is_alive:
+                segment.remove_of(self.pid)
             raise RobotError(f"{self.name} {_end(self._process.exitcode)}")
         if failed.text:
             log.error("%s failed:\n%s", self.name, failed.text)
@@ -204,21 +235,3 @@ def _end(status: int | None) -> str:
         except ValueError:
             return f"was killed by signal {-status}"
     return "has ended unasked" if status == 0 else f"ended with status {status}"
-
-
-class _main_left_out:
-    """Spawned processes import the parent's main module, with all it imports, which may be torch.
-
-    Unless something that is pickled comes from there, it is left out.
-    """
-
-    def __init__(self, *pickled: Any) -> None:
-        self._needed = b"__main__" in bytes(ForkingPickler.dumps(pickled))
-        self._main = sys.modules["__main__"]
-
-    def __enter__(self) -> None:
-        if not self._needed:
-            sys.modules["__main__"] = ModuleType("__main__")
-
-    def __exit__(self, *_: object) -> None:
-        sys.modules["__main__"] = self._main

@@ -1,11 +1,10 @@
 """The inside of a worker's process: see `dp_hub.robot.worker`."""
 
-import gc
+import faulthandler
 import logging
 import logging.handlers
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import threading
@@ -15,31 +14,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from queue import Queue
 from typing import Any
 
-from dp_hub.errors import DpHubError, RobotError
+from dp_hub.errors import DpHubError
+from dp_hub.robot.scheduling import Scheduling, be_realtime
 from dp_hub.robot.shared import segment
 from dp_hub.robot.shared.board import Board, BoardSpec
 
 log = logging.getLogger(__name__)
-ORPHAN_S = 10.0
-"""So long may a worker go on after its parent has died."""
 _MESSAGES = 1000
-
-
-@dataclass(frozen=True)
-class Scheduling:
-    """How a real-time loop is run.
-
-    Args:
-        fifo: priority of SCHED_FIFO, 1 to 99, if that is permitted; None: as any process.
-        spin_s: see `dp_hub.robot.clock.Clock.sleep_until`.
-        cpu: number of the only CPU it runs on; None: any.
-    """
-
-    fifo: int | None = None
-    spin_s: float = 0.0
-    cpu: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +52,8 @@ class Job:
     parent: int
     board: BoardSpec
     messages: Connection
-    scheduling: Scheduling
-    is_realtime: bool
+    scheduling: Scheduling | None
+    orphan_s: float
     levels: Mapping[str, int]
 
 
@@ -78,8 +62,9 @@ class Context:
 
     def __init__(self, job: Job, board: Board, tell: Callable[[Any], None]) -> None:
         self.name = job.name
-        self.scheduling = job.scheduling
-        self._parent, self._is_realtime = job.parent, job.is_realtime
+        self.scheduling = job.scheduling or Scheduling()
+        self._is_realtime = job.scheduling is not None
+        self._parent = job.parent
         self._cells = board
         self._tell = tell
 
@@ -90,7 +75,7 @@ class Context:
             RobotError: there is no such CPU.
         """
         if self._is_realtime:
-            _be_realtime(self.name, self.scheduling)
+            be_realtime(self.name, self.scheduling)
         self._tell(Ready(time.monotonic()))
 
     @property
@@ -117,7 +102,8 @@ def levels() -> dict[str, int]:
 
 def run(job: Job) -> None:
     """A process's life."""
-    signal.signal(signal.SIGTERM, _on_terminate)
+    faulthandler.enable()  # a driver that crashes says where
+    _mind_signals()
     outbox = _Outbox(job.messages, job.levels)
     threading.Thread(target=_watch_parent, args=(job,), name="orphan", daemon=True).start()
     status = 1
@@ -137,6 +123,14 @@ def run(job: Job) -> None:
     sys.exit(status)
 
 
+def _mind_signals() -> None:
+    """Those of a terminal go to all its processes, but only the parent knows what to do then."""
+    # It is closed, Ctrl-Z, Ctrl-backslash. That of Ctrl-C is blocked already.
+    for one in (signal.SIGHUP, signal.SIGTSTP, signal.SIGQUIT):
+        signal.signal(one, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _on_terminate)
+
+
 def _on_terminate(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit("it was terminated")
@@ -150,7 +144,8 @@ def _watch_parent(job: Job) -> None:
     while os.getppid() == job.parent:
         time.sleep(0.01)
     segment.remove_of(job.parent)
-    time.sleep(ORPHAN_S)
+    time.sleep(job.orphan_s)
+    segment.remove_of(os.getpid())
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -162,10 +157,10 @@ class _Outbox:
 
     def __init__(self, connection: Connection, levels: Mapping[str, int]) -> None:
         self._connection = connection
-        self._waiting: queue.Queue[Any] = queue.Queue()
+        self._waiting: Queue[Any] = Queue()
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        logging.root.handlers[:] = [_ToQueue(self._waiting)]
+        logging.root.handlers[:] = [_ToOutbox(self._waiting)]
         self._thread = threading.Thread(target=self._send, name="messages", daemon=True)
         self._thread.start()
 
@@ -188,47 +183,14 @@ class _Outbox:
                         print(message.getMessage(), file=sys.stderr, flush=True)  # noqa: T201
 
 
-class _ToQueue(logging.handlers.QueueHandler):
+class _ToOutbox(logging.handlers.QueueHandler):
     """Records that find no room are lost."""
 
+    def __init__(self, waiting: Queue[Any]) -> None:
+        super().__init__(waiting)
+        self._waiting = waiting
+
     def enqueue(self, record: logging.LogRecord) -> None:
-        if self.queue.qsize() < _MESSAGES:
-            self.queue.put_nowait(record)
-
-
-def _be_realtime(name: str, scheduling: Scheduling) -> None:
-    # Collecting garbage stops a loop for milliseconds; what is there now is never looked at again.
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    if scheduling.cpu is not None:
-        _pin(name, scheduling.cpu)
-    if scheduling.fifo is not None:
-        _go_first(name, scheduling.fifo)
-
-
-def _pin(name: str, cpu: int) -> None:
-    try:
-        os.sched_setaffinity(0, {cpu})
-    except AttributeError:
-        log.warning("%s runs on any CPU: this system cannot say on which", name)
-    except OSError as error:
-        raise RobotError(
-            f"{name} cannot run on CPU {cpu}: {error.strerror}",
-            hint=f"CPUs of this process are {sorted(os.sched_getaffinity(os.getppid()))}",
-        ) from None
-
-
-def _go_first(name: str, priority: int) -> None:
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except AttributeError:
-        log.warning("%s runs without SCHED_FIFO, which this system does not have", name)
-    except PermissionError:
-        log.warning(
-            "%s runs without SCHED_FIFO, so other programs can make it late: this user is not"
-            " permitted to use it. A line `@realtime - rtprio 90` in /etc/security/limits.conf"
-            " (and membership of that group), `--cap-add SYS_NICE` for docker, or CAP_SYS_NICE"
-            " permits it",
-            name,
-        )
+        """Take a record that is ready to be sent."""
+        if self._waiting.qsize() < _MESSAGES:
+            self._waiting.put_nowait(record)

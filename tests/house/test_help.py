@@ -6,8 +6,9 @@ import sys
 import pytest
 
 COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
-COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs"]
-COMMANDS += ["convert checkpoint", "convert policy", "inspect", "serve-policy"]
+COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs", "score"]
+COMMANDS += ["convert checkpoint", "convert policy", "inspect"]
+COMMANDS += ["rollout", "replay", "serve-policy"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

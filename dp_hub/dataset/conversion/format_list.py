@@ -36,7 +36,7 @@ class Format:
 def installed_formats() -> list[Format]:
     """All installed formats by name; imports none of them."""
     points = {point.name: point for point in entry_points(group=GROUP)}
-    return [_format(points[name]) for name in sorted(points)]
+    return [described(points[name]) for name in sorted(points)]
 
 
 def install_line(point: EntryPoint) -> str | None:
@@ -47,7 +47,8 @@ def install_line(point: EntryPoint) -> str | None:
     return f"{package}[{','.join(point.extras)}]"
 
 
-def _format(point: EntryPoint) -> Format:
+def described(point: EntryPoint) -> Format:
+    """What an entry point says of itself and its class's source text of its summary and options."""
     tree = _parsed(point.module)
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
     found = next((node for node in classes if node.name == point.attr), None)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -45,22 +46,46 @@ def demonstrate(
     config = config or ExpertConfig()
     table = PushTPhysics()
     table.reset(seed)
-    hand = _Hand(table, Tape(table, images=images, contacts=False), seed, config)
-    touch_ups = 0
-    while not hand.out_of_time and touch_ups <= config.touch_ups:
-        hand.play_push()
-        if table.coverage() > config.end_coverage:
-            break
-        touch_ups += hand.coverage > SUCCESS_COVERAGE
-    return Demonstration(seed, hand.tape.arrays(), hand.coverage)
+    tape = Tape(table, images=images, contacts=False)
+    hand = Demonstrator(table, seed, config, tape=tape)
+    hand.play()
+    return Demonstration(seed, tape.arrays(), hand.coverage)
 
 
-class _Hand:
-    """Carries out what the expert says, not quite steadily, and looks again while it pushes."""
+class Table(Protocol):
+    """What the demonstrator sees of a table, a `PushTPhysics` or one that is elsewhere."""
 
-    def __init__(self, table: PushTPhysics, tape: Tape, seed: int, config: ExpertConfig) -> None:
+    agent_x: float
+    agent_y: float
+    velocity_x: float
+    velocity_y: float
+
+    def block_pose(self) -> tuple[float, float, float]:
+        """See `PushTPhysics`."""
+
+    def coverage(self) -> float:
+        """See `PushTPhysics`."""
+
+    def step(self, target_x: float, target_y: float) -> None:
+        """One control period."""
+
+
+class Demonstrator:
+    """Carries out what the expert says, not quite steadily, and looks again while it pushes.
+
+    Args:
+        table: to play on.
+        seed: of its choices.
+        config: how it moves and chooses.
+        tape: that records it.
+    """
+
+    def __init__(
+        self, table: Table, seed: int, config: ExpertConfig, *, tape: Tape | None = None
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.table, self.tape, self.config = table, tape, config
+        self.n_steps = 0
         self.expert = Expert(config, rng=rng)
         self.tremor = Tremor(config.tremor, rng)
         self.target = np.array((table.agent_x, table.agent_y))
@@ -69,7 +94,16 @@ class _Hand:
     @property
     def out_of_time(self) -> bool:
         """Whether the episode is as long as it may be."""
-        return len(self.tape) >= self.config.max_steps
+        return self.n_steps >= self.config.max_steps
+
+    def play(self) -> None:
+        """Push until the T is home, or time is up."""
+        touch_ups = 0
+        while not self.out_of_time and touch_ups <= self.config.touch_ups:
+            self.play_push()
+            if self.table.coverage() > self.config.end_coverage:
+                break
+            touch_ups += self.coverage > SUCCESS_COVERAGE
 
     def play_push(self) -> None:
         """Walk to the next push and make it."""
@@ -114,6 +148,8 @@ class _Hand:
             before = target
             aim = np.clip(target + off, _EDGE_PX, 512.0 - _EDGE_PX)
             self.target = np.round(aim * _PARTS_PER_PX) / _PARTS_PER_PX
-            self.tape.add(self.target)
+            if self.tape is not None:
+                self.tape.add(self.target)
+            self.n_steps += 1
             self.table.step(*self.target.tolist())
             self.coverage = max(self.coverage, self.table.coverage())

@@ -114,11 +114,18 @@ class PushTPhysics:
 
     def step(self, target_x: float, target_y: float) -> None:
         """One control period (0.1 s): a PD controller pulls the agent towards the target, in px."""
+        self.substep(target_x, target_y, _SUBSTEPS)
+
+    def substep(self, target_x: float, target_y: float, n: int) -> None:
+        """``n`` physics steps of 0.01 s towards one target: ten are a control period, bit for bit.
+
+        ``contact_points`` are those of these steps.
+        """
         # The agent is kinematic: its motion is this arithmetic, in the original's order.
         x, y, vx, vy = self.agent_x, self.agent_y, self.velocity_x, self.velocity_y
         space, agent, velocity = self.space._space, self.agent._body, self._velocity
         self._contact_points[0] = 0
-        for _ in range(_SUBSTEPS):
+        for _ in range(n):
             vx += (_GAIN_P * (target_x - x) + _GAIN_V * (0 - vx)) * _DT_S
             vy += (_GAIN_P * (target_y - y) + _GAIN_V * (0 - vy)) * _DT_S
             velocity.x = vx
@@ -138,7 +145,7 @@ class PushTPhysics:
 
     @property
     def contact_points(self) -> int:
-        """Summed over the physics steps of the last control period; needs ``count_contacts``."""
+        """Summed over the physics steps of the last call; needs ``count_contacts``."""
         return self._contact_points[0]
 
     def block_pose(self) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ class Board:
         self.spec = spec
         self._segment = segment
         self._index = {name: at for at, name in enumerate(spec.names)}
-        self._cells = memoryview(segment.array("float64", (len(spec.names),), 0))
+        self._cells = segment.floats(len(spec.names), 0)
 
     @classmethod
     def create(cls, names: Sequence[str]) -> "Board":

@@ -13,8 +13,8 @@ import numpy as np
 from dp_hub.errors import RobotError
 from dp_hub.robot.fields import Field
 from dp_hub.robot.shared.fence import fence
-from dp_hub.robot.shared.ring import _fit
-from dp_hub.robot.shared.segment import Segment, layout
+from dp_hub.robot.shared.records import Records, layout
+from dp_hub.robot.shared.segment import Segment
 
 
 class QueueFull(RobotError):
@@ -39,21 +39,14 @@ class Queue:
     def __init__(self, segment: Segment, spec: QueueSpec) -> None:
         self.spec = spec
         self._segment = segment
-        heads, at = layout(_HEAD, 1, at=0)
-        begins, _ = layout(spec.fields, spec.capacity, at=at)
-        self._put, self._taken, self._dropped = (
-            memoryview(segment.array("int64", (1,), at)) for at in heads
-        )
-        self._records = {
-            field.name: segment.array(field.dtype, (spec.capacity, *field.shape), at)
-            for field, at in zip(spec.fields, begins, strict=True)
-        }
+        begins, at = layout(_HEAD, 1, at=0)
+        self._put, self._taken, self._dropped = (segment.integers(1, begin) for begin in begins)
+        self._records = Records(segment, spec.fields, spec.capacity, at=at)
 
     @classmethod
     def create(cls, fields: Sequence[Field], *, capacity: int) -> "Queue":
         """Make one for ``capacity`` records of ``fields``. Raises RobotError: memory is full."""
         assert capacity > 0, capacity
-        assert len({field.name for field in fields}) == len(fields), fields
         _, at = layout(_HEAD, 1, at=0)
         segment = Segment.create(layout(fields, capacity, at=at)[1])
         return cls(segment, QueueSpec(segment.name, tuple(fields), capacity))
@@ -80,17 +73,16 @@ class Queue:
             QueueFull: nothing was put; it is counted in `dropped`.
             RobotError: a value does not fit its field.
         """
-        arrays = [_fit(values, field) for field in self.spec.fields]
+        given = self._records.fitting(values)
         number = self._put[0]
         if number - self._taken[0] >= self.spec.capacity:
             self._dropped[0] += 1
             raise QueueFull(
-                f"a queue of {', '.join(self._records)} is full with {self.spec.capacity} records",
+                f"a queue of {self._records.names} is full with {self.spec.capacity} records",
                 hint="the process that takes them is late, or has ended",
             )
         fence()
-        for ours, given in zip(self._records.values(), arrays, strict=True):
-            ours[number % self.spec.capacity] = given
+        self._records.store(number % self.spec.capacity, given)
         fence()
         self._put[0] = number + 1
 
@@ -98,8 +90,9 @@ class Queue:
         """All records that are there, oldest first, copied; arrays of the fields' shapes."""
         first, end = self._taken[0], self._put[0]
         fence()
+        arrays = self._records.arrays
         records = [
-            {name: np.array(one[n % self.spec.capacity]) for name, one in self._records.items()}
+            {name: np.array(one[n % self.spec.capacity]) for name, one in arrays.items()}
             for n in range(first, end)
         ]
         fence()
@@ -109,7 +102,7 @@ class Queue:
 
     def close(self) -> None:
         """Let go. It cannot be used any more."""
-        self._records = {}
+        self._records.close()
         for view in (self._put, self._taken, self._dropped):
             view.release()
         self._segment.close()

@@ -1,22 +1,24 @@
 """The newest samples of one producer, for many readers, without a lock: nobody ever waits.
 
 Every slot has a sequence number: odd while sample n is being written into it (2 n + 1), even when
-it is there (2 n + 2). A reader copies, and looks whether the numbers are what they were: a sample
-that was overwritten meanwhile counts as lost, and a torn one is never given out. A producer that is
-killed in the middle of a sample leaves an odd number that the next one overwrites.
+it is there (2 n + 2); then it is counted. A reader copies samples that are counted and looks at
+their sequence numbers after that: where one has gone on, the slot may have been written while it
+was copied. That sample counts as lost; a torn one is never given out. A producer that is killed in
+the middle of a sample has not counted it, and the next one writes it anew.
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.fields import Field
 from dp_hub.robot.shared.fence import fence
-from dp_hub.robot.shared.segment import Segment, layout
+from dp_hub.robot.shared.records import Records, layout
+from dp_hub.robot.shared.segment import Segment
 
 _TRIES = 1000
 
@@ -47,18 +49,14 @@ class Samples:
     times_s: np.ndarray
     put_s: np.ndarray
     values: dict[str, np.ndarray]
-    lost: int = 0
+    lost: int
 
     def __len__(self) -> int:
         return len(self.numbers)
 
 
-_HEAD = (Field("count", (), "int64"),)
-_OF_SLOT = (
-    Field("sequence", (), "int64"),
-    Field("time_s", (), "float64"),
-    Field("put_s", (), "float64"),
-)
+_COUNT = (Field("count", (), "int64"),)
+_OF_SLOT = (Field("sequence", (), "int64"), Field("time_s", ()), Field("put_s", ()))
 
 
 class Ring:
@@ -67,17 +65,13 @@ class Ring:
     def __init__(self, segment: Segment, spec: RingSpec) -> None:
         self.spec = spec
         self._segment = segment
-        begins, _ = _places(spec.fields, spec.slots)
-        all_fields = (*_OF_SLOT, *spec.fields)
-        arrays = [
-            segment.array(field.dtype, (spec.slots, *field.shape), at)
-            for field, at in zip(all_fields, begins, strict=True)
-        ]
-        # Numbers through memoryviews: 8-byte loads and stores, and quicker than through numpy.
-        self._count = memoryview(segment.array("int64", (1,), 0))
-        self._sequence, self._times, self._puts = (memoryview(one) for one in arrays[:3])
-        self._all = dict(zip((one.name for one in all_fields), arrays, strict=True))
-        self._values = {one.name: self._all[one.name] for one in spec.fields}
+        _, at = layout(_COUNT, 1, at=0)
+        begins, end = layout(_OF_SLOT, spec.slots, at=at)
+        self._count = segment.integers(1, 0)
+        self._sequence = segment.integers(spec.slots, begins[0])
+        self._time, self._put = (segment.floats(spec.slots, begin) for begin in begins[1:])
+        self._slots = Records(segment, _OF_SLOT, spec.slots, at=at)
+        self._values = Records(segment, spec.fields, spec.slots, at=end)
 
     @classmethod
     def create(
@@ -95,10 +89,10 @@ class Ring:
             RobotError: shared memory is full.
         """
         assert rate_hz > 0 and read_s > 0 and keep > 0, (rate_hz, read_s, keep)
-        taken = {field.name for field in fields} & {field.name for field in _OF_SLOT}
-        assert not taken and len({field.name for field in fields}) == len(fields), fields
         slots = keep + math.ceil(rate_hz * read_s * 1.5) + 1
-        segment = Segment.create(_places(fields, slots)[1])
+        _, at = layout(_COUNT, 1, at=0)
+        _, at = layout(_OF_SLOT, slots, at=at)
+        segment = Segment.create(layout(fields, slots, at=at)[1])
         return cls(segment, RingSpec(segment.name, tuple(fields), slots, keep))
 
     @classmethod
@@ -125,49 +119,57 @@ class Ring:
             RobotError: it is not later, or a value does not fit its field. Nothing was put.
         """
         number = self._count[0]
-        arrays = [_fit(values, field) for field in self.spec.fields]
-        if number and not time_s > self._times[(number - 1) % self.spec.slots]:
-            raise self._not_later(time_s, number)
+        given = self._values.fitting(values)
+        last_s = self._time[(number - 1) % self.spec.slots] if number else -math.inf
+        if not last_s < time_s < math.inf:
+            raise self._not_later(time_s, last_s)
         slot = number % self.spec.slots
         self._sequence[slot] = 2 * number + 1
         fence()
-        for ours, given in zip(self._values.values(), arrays, strict=True):
-            ours[slot] = given
-        self._times[slot] = time_s
-        self._puts[slot] = time.monotonic() if put_s is None else put_s
+        self._values.store(slot, given)
+        self._time[slot] = time_s
+        self._put[slot] = time.monotonic() if put_s is None else put_s
         fence()
         self._sequence[slot] = 2 * number + 2
         fence()
         self._count[0] = number + 1
 
     def last(self, k: int) -> Samples:
-        """The newest ``k``, or as many as there are: none, it may be, at the start."""
+        """The newest ``k``, or as many as there are: none, it may be, at the start.
+
+        `RingSpec.keep` of them are certain to be read if that takes no longer than was planned;
+        of those that are overwritten meanwhile, ``lost`` tells the number.
+        """
         assert k >= 0, k
-        for again in range(_TRIES):
-            count = self._count[0]
-            # What is overwritten while we copy is asked for anew, in the end a single one.
-            n = min(k, count, max(1, (self.spec.slots - 1) >> max(0, again - 3)))
-            found = self._copy(count - n, count)
-            if len(found) == n:
-                return found
-        return self._copy(0, 0)
+        return self._newest(lambda count: count - min(k, count))
 
     def since(self, number: int) -> Samples:
         """All from sample ``number`` on that are still there; ``lost`` says how many are not."""
         assert number >= 0, number
+        return self._newest(lambda count: min(number, count))
+
+    def _newest(self, first: Callable[[int], int]) -> Samples:
+        """Those from ``first(count)`` on that can be read.
+
+        Where the producer has overwritten all that was copied, fewer are tried, in the end one.
+        """
         for again in range(_TRIES):
             count = self._count[0]
-            n = max(1, (self.spec.slots - 1) >> again)
-            found = self._copy(min(count, max(number, count - n)), count)
-            if len(found) or count <= number:
-                lost = int(found.numbers[0]) - number if len(found) else 0
-                return Samples(found.numbers, found.times_s, found.put_s, found.values, lost)
-        return self._copy(0, 0)
+            asked = first(count)
+            start = max(asked, count - max(1, (self.spec.slots - 1) >> again))
+            found = self._copy(start, count)
+            if len(found) or asked == count:
+                return replace(found, lost=count - asked - len(found))
+        raise RobotError(
+            f"a sample of {self._values.names} was overwritten {_TRIES} times while it was read",
+            hint="the producer is far quicker than the rate this ring was made for",
+        )
 
     def close(self) -> None:
         """Let go. It cannot be used any more."""
-        self._all, self._values = {}, {}
-        for view in (self._count, self._sequence, self._times, self._puts):
+        self._slots.close()
+        self._values.close()
+        for view in (self._count, self._sequence, self._time, self._put):
             view.release()
         self._segment.close()
 
@@ -179,51 +181,32 @@ class Ring:
         """Those of the samples ``first`` to ``end`` that are whole: the newest ones, in a row."""
         slots = self.spec.slots
         assert 0 <= end - first < slots, (first, end, slots)
+        fence()  # they were counted, so they were there
+        values = {name: _row(one, first, end) for name, one in self._values.arrays.items()}
+        times_s, put_s = (
+            _row(self._slots.arrays[name], first, end) for name in ("time_s", "put_s")
+        )
+        fence()
+        sequence = _row(self._slots.arrays["sequence"], first, end)
         numbers = np.arange(first, end, dtype=np.int64)
-        expected = 2 * numbers + 2
-        fence()
-        before = _row(self._all["sequence"], first, end, slots)
-        fence()
-        copied = {name: _row(one, first, end, slots) for name, one in self._all.items()}
-        fence()
-        after = _row(self._all["sequence"], first, end, slots)
-        bad = np.flatnonzero((before != expected) | (after != expected))
-        whole = slice(int(bad[-1]) + 1 if len(bad) else 0, None)
-        values = {field.name: copied[field.name][whole] for field in self.spec.fields}
-        return Samples(
-            numbers[whole], copied["time_s"][whole], copied["put_s"][whole], values, whole.start
-        )
+        gone = np.flatnonzero(sequence != 2 * numbers + 2)
+        if not len(gone):
+            return Samples(numbers, times_s, put_s, values, 0)
+        whole = slice(int(gone[-1]) + 1, None)
+        values = {name: one[whole] for name, one in values.items()}
+        return Samples(numbers[whole], times_s[whole], put_s[whole], values, 0)
 
-    def _not_later(self, time_s: float, number: int) -> RobotError:
-        last_s = self._times[(number - 1) % self.spec.slots]
+    def _not_later(self, time_s: float, last_s: float) -> RobotError:
         return RobotError(
-            f"a sample of {', '.join(self._values)} at {time_s:.6f} s is not later than the one"
-            f" before, at {last_s:.6f} s",
-            hint="times are `time.monotonic()` seconds and increase; a sample may come once only",
+            f"a sample of {self._values.names} at {time_s:.6f} s is not later than the one before,"
+            f" at {last_s:.6f} s",
+            hint="times are `time.monotonic()` seconds and increase; a sample comes once only",
         )
 
 
-def _places(fields: Sequence[Field], slots: int) -> tuple[list[int], int]:
-    _, at = layout(_HEAD, 1, at=0)
-    return layout((*_OF_SLOT, *fields), slots, at=at)
-
-
-def _row(array: np.ndarray, first: int, end: int, slots: int) -> np.ndarray:
+def _row(array: np.ndarray, first: int, end: int) -> np.ndarray:
     """Copy the slots of the samples ``first`` to ``end``, (end - first, ...)."""
-    start, n = first % slots, end - first
+    start, n, slots = first % len(array), end - first, len(array)
     if start + n <= slots:
         return array[start : start + n].copy()
     return np.concatenate([array[start:], array[: start + n - slots]])
-
-
-def _fit(values: Mapping[str, np.ndarray], field: Field) -> np.ndarray:
-    """The value of a field, as it is if it fits."""
-    if field.name not in values:
-        seen = ", ".join(values) or "nothing"
-        raise RobotError(f"`{field.name}` is missing; there were {seen}")
-    value = np.asarray(values[field.name])
-    if value.shape != field.shape or not np.can_cast(value.dtype, field.dtype, "same_kind"):
-        raise RobotError(
-            f"`{field.name}` should be {field.dtype} {field.shape}, not {value.dtype} {value.shape}"
-        )
-    return value

@@ -1,0 +1,43 @@
+"""``dp-hub replay``."""
+
+from pathlib import Path
+
+import typer
+
+from dp_hub.cli.robots import key_sources, loaded, robot_option, say, scheduling
+
+
+def replay(
+    dataset: str = typer.Argument(..., help="A dataset folder, or user/name[@revision]."),
+    robot: str = robot_option(),
+    episode: int = typer.Option(0, min=0, help="Which one."),
+    speed: float = typer.Option(1.0, min=0.05, max=1.0, help="Of the recorded speed, up to 1."),
+    realtime: bool | None = typer.Option(
+        None,
+        "--realtime/--no-realtime",
+        help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
+    keys: Path | None = typer.Option(
+        None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
+    ),
+) -> None:
+    """Carry out a recorded episode's actions on a robot.
+
+    The arm goes to the first action slowly, then follows the recording. A simulation is put into
+    the recorded start state first, if the episode has a seed. Keys: Esc emergency stop, q quit.
+    """
+    from dp_hub.robot.keys.source import opened
+    from dp_hub.robot.keys.table import REPLAY, keys_line
+    from dp_hub.robot.session.replaying import Replay, recorded_actions
+    from dp_hub.robot.session.session import Session
+
+    config = loaded(robot)
+    actions = recorded_actions(dataset, episode)
+    with (
+        Session(config, dry_run=dry_run, scheduling=scheduling(config, realtime)) as session,
+        opened(key_sources(keys, needed=not config.is_simulated)) as keyboard,
+    ):
+        say(keys_line(REPLAY))
+        done = Replay(session, actions, speed=speed, keys=keyboard, say=say).run()
+    print(done.line())

@@ -1,0 +1,201 @@
+"""``dp-hub rollout``."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dp_hub.cli.robots import (
+    key_sources,
+    loaded,
+    outcome_line,
+    policy_of,
+    print_outcomes,
+    recorded,
+    robot_option,
+    say,
+    scheduling,
+    viewed,
+)
+
+if TYPE_CHECKING:
+    from dp_hub.robot.config import InferenceConfig
+    from dp_hub.robot.session.driver import PolicyDriver
+    from dp_hub.robot.session.episodes import Outcome
+    from dp_hub.robot.session.session import Session
+
+
+def rollout(
+    policy: str | None = typer.Argument(
+        None, help="A policy folder, or a Hub name user/name[@revision]; none with --server."
+    ),
+    robot: str = robot_option(),
+    server: str | None = typer.Option(
+        None, help="Ask a policy on another machine, ws://HOST:PORT of `dp-hub serve-policy`."
+    ),
+    token_file: Path | None = typer.Option(
+        None, help="Holds the server's token. Default: $DP_HUB_POLICY_TOKEN."
+    ),
+    certificate: Path | None = typer.Option(None, help="The server's, for wss://."),
+    record: Path | None = typer.Option(
+        None, help="Record the episodes into this dataset, made or continued."
+    ),
+    raw: str | None = typer.Option(
+        None, help="Where raw streams go; `none` keeps none. Default: beside the dataset."
+    ),
+    episodes: int | None = typer.Option(
+        None, min=1, help="How many. Default: one in simulation, on a robot until you quit."
+    ),
+    seed: int = typer.Option(100_000, min=0, help="Of the first simulated start state."),
+    episode_s: float | None = typer.Option(None, min=0.1, help="The longest episode, seconds."),
+    timing: str | None = typer.Option(
+        None, help="observed (latency is compensated) or arrival; default: the configuration's."
+    ),
+    merge: str | None = typer.Option(None, help="replace, blend or ensemble."),
+    late: str | None = typer.Option(None, help="When the policy is late: extend, hold or stop."),
+    ahead: bool | None = typer.Option(
+        None, "--ahead/--no-ahead", help="Ask so early that answers are in time."
+    ),
+    chunking: bool | None = typer.Option(
+        None, "--realtime-chunking/--no-realtime-chunking", help="Chunks continue one another."
+    ),
+    n_action_steps: int | None = typer.Option(
+        None, min=1, help="Execution horizon: steps executed per prediction."
+    ),
+    delay_ms: float = typer.Option(
+        0.0, min=0, help="Injected latency: answers come so much later, to see what it does."
+    ),
+    steps: int | None = typer.Option(None, min=1, help="Sampling steps per prediction."),
+    scheduler: str | None = typer.Option(
+        None, help="Sampler: ddpm, ddim, dpmsolver++ or euler, as the policy was trained."
+    ),
+    device: str = typer.Option("auto", help="cpu, cuda, mps; auto takes the best there is."),
+    threads: int = typer.Option(1, min=1, help="Of the CPU for the policy."),
+    realtime: bool | None = typer.Option(
+        None,
+        "--realtime/--no-realtime",
+        help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
+    view: bool | None = typer.Option(
+        None, "--view/--no-view", help="A window with all cameras. Default: with a display."
+    ),
+    overlay: str | None = typer.Option(
+        None, help="Lay an episode's first frame over the view: DATASET or DATASET:NUMBER."
+    ),
+    keys: Path | None = typer.Option(
+        None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
+    ),
+    json: Path | None = typer.Option(None, help="Write outcomes and settings to this file."),
+) -> None:
+    """Drive a robot with a policy, in real time.
+
+    Keys: c policy goes on, h take over by hand, s end the episode, y success, n failure, Esc
+    emergency stop, q quit. A simulation begins episodes by itself; on a robot, c does. Outcomes go
+    to stdout.
+    """
+    from dp_hub.robot.keys.source import opened
+    from dp_hub.robot.keys.table import ROLLOUT, keys_line
+    from dp_hub.robot.session.driver import PolicyDriver, with_options
+    from dp_hub.robot.session.episodes import Crew, Episodes, Wanted
+    from dp_hub.robot.session.hand import HandDriver
+    from dp_hub.robot.session.session import Session
+
+    config = loaded(robot)
+    how = with_options(
+        config.inference,
+        timing=timing,
+        merge=merge,
+        late=late,
+        ahead=ahead,
+        realtime=chunking,
+        n_action_steps=n_action_steps,
+    )
+    options = {
+        "scheduler": scheduler,
+        "steps": steps,
+        "device": device,
+        "threads": threads,
+        "delay_s": delay_ms / 1000,
+    }
+    inference = policy_of(
+        policy, server, token_file=token_file, certificate=certificate, options=options
+    )
+    with ExitStack() as stack:
+        stack.callback(inference.close)
+        inference.start()
+        session = stack.enter_context(
+            Session(config, dry_run=dry_run, scheduling=scheduling(config, realtime))
+        )
+        while_loading(session, inference)
+        driver = PolicyDriver(session, inference, how)
+        hand = config.teleop and stack.enter_context(HandDriver(session, config.teleop))
+        window = stack.enter_context(viewed(session, view, overlay))
+        sources = key_sources(keys, needed=not config.is_simulated and window is None)
+        keyboard = stack.enter_context(opened([*sources, *([window] if window else [])]))
+        facts = _facts(policy or server or "", inference, config)
+        recorder = record and stack.enter_context(
+            recorded(session, record, raw, source=facts, intervention=hand is not None)
+        )
+        say(keys_line(ROLLOUT))
+        loop = Episodes(
+            session,
+            Crew(keyboard, ROLLOUT, driver, hand or None, recorder or None, say, window),
+            Wanted(
+                episodes=episodes or (1 if config.is_simulated else None),
+                seed=seed if config.is_simulated else None,
+                by_itself=config.is_simulated,
+                episode_s=episode_s or config.episode_s,
+                facts=facts,
+            ),
+            on_end=lambda outcome: say(outcome_line(outcome)),
+        )
+        outcomes = loop.run()
+        say(driver.told.line())
+        values = _values(session, driver, how, facts, outcomes)
+    if outcomes:
+        values["metrics"] = print_outcomes(
+            f"{config.robot_type}, {len(outcomes)} episodes", outcomes
+        )
+    if json is not None:
+        from dp_hub.rollout.files import write_json
+
+        say(f"wrote {write_json(values, json)}")
+
+
+def while_loading(session: "Session", inference: Any) -> None:
+    """Wait for the policy; the robot is on and rests meanwhile."""
+    say("the policy is being loaded")
+    while not inference.ready:
+        session.beat()
+        session.check()
+        session.clock.sleep_until(session.clock.now_s() + 0.02)
+
+
+def _facts(policy: str, inference: Any, config: Any) -> dict[str, Any]:
+    facts = {
+        "source": "rollout",
+        "policy": policy,
+        "policy_sha": inference.info.sha,
+        "robot": config.digest(),
+        "task": config.task,
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def _values(
+    session: "Session",
+    driver: "PolicyDriver",
+    how: "InferenceConfig",
+    facts: dict[str, Any],
+    outcomes: "list[Outcome]",
+) -> dict[str, Any]:
+    return {
+        **facts,
+        "robot_type": session.config.robot_type,
+        "inference": how.model_dump(mode="json"),
+        "driven": driver.told.as_dict(),
+        "counts": session.counts(),
+        "episodes": [outcome.as_dict() for outcome in outcomes],
+    }

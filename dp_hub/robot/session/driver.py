@@ -1,0 +1,283 @@
+"""A policy drives a robot: asked when it is time, its answers become plans, nothing ever waits.
+
+What happens when something is late or away:
+
+| what | what the robot does |
+|---|---|
+| the answer is late | as `late` says: goes on with the rest of the last chunk, holds, or stops |
+| a stream is too old | holds; asks again as soon as the stream is back |
+| no answer within ``give_up_s`` | holds; `PolicyAway` |
+| the policy's process or server is gone | holds; `PolicyAway` |
+| a question does not suit the policy | holds; RobotError |
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dp_hub.errors import RobotError
+from dp_hub.robot.acting.lateness import Lateness
+from dp_hub.robot.acting.pace import Pace
+from dp_hub.robot.acting.rules import Rules
+from dp_hub.robot.acting.schedule import Chunk, Pacing
+from dp_hub.robot.acting.scheduler import Scheduler
+from dp_hub.robot.config import InferenceConfig
+from dp_hub.robot.inference.info import Answer, Prefix, Refused
+from dp_hub.robot.inference.protocol import Inference
+from dp_hub.robot.observing.align import Observation, Stale
+from dp_hub.robot.observing.check import check_action, check_observed
+from dp_hub.robot.observing.features import Shape
+from dp_hub.robot.session.session import Session
+
+log = logging.getLogger(__name__)
+START_AGAIN_S = 120.0
+
+
+class PolicyAway(RobotError):
+    """The policy has not answered in time, or is gone. The robot holds."""
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What a policy's driving came to, so far.
+
+    Args:
+        lateness: of its answers.
+        asked: questions.
+        stale: times that a stream was too old and the robot held for it.
+        full: plans that found no room in a controller's queue.
+    """
+
+    lateness: Lateness
+    asked: int
+    stale: int
+    full: int
+
+    def line(self) -> str:
+        """For a log."""
+        more = [f"{self.stale} waits for a stream"] if self.stale else []
+        more += [f"{self.full} plans without room"] if self.full else []
+        return "; ".join([self.lateness.line(), *more])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        counts = {"asked": self.asked, "stale": self.stale, "full": self.full}
+        return {**counts, "lateness": self.lateness.to_json()}
+
+
+class PolicyDriver:
+    """Drives with one policy. Only `start` after `pause`, and `step` in between.
+
+    Args:
+        session: on.
+        inference: ready.
+        how: chunks become motion.
+        seed: of the policy's noise; None: noise of its own.
+    Raises:
+        RobotError: the robot does not give what the policy observes, or takes other actions.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        inference: Inference,
+        how: InferenceConfig,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        self._session, self._inference, self._how = session, inference, how
+        self._info = info = inference.info
+        wanted: dict[str, Shape] = {
+            name: info.features[name] if info.is_picture(name) else info.features[name][0]
+            for name in info.observed
+        }
+        check_observed(wanted, session.features, session.streams)
+        check_action(info.chunk_shape[1], session.spaces)
+        self._pacing = _pacing(session, how.n_action_steps or info.n_action_steps)
+        rules = Rules(**{name: getattr(how, name) for name in Rules.model_fields})
+        self._scheduler = Scheduler(rules, self._pacing)
+        self._pace = Pace(
+            period_s=self._pacing.period_s,
+            n_action_steps=self._pacing.n_action_steps,
+            ahead="auto" if how.ahead or how.realtime else 0,
+        )
+        self._seed, self._questions = seed, 0
+        self._asked: Observation | None = None
+        self._asked_s = 0.0
+        self._running = self._away = False
+        self._waits_for: str | None = None
+        self._stale = self._full = 0
+
+    @property
+    def told(self) -> Driven:
+        """What it came to."""
+        return Driven(self._scheduler.lateness, self._questions, self._stale, self._full)
+
+    @property
+    def running(self) -> bool:
+        """Whether the policy drives."""
+        return self._running
+
+    def start(self, *, seed: int | None = None) -> None:
+        """Let the policy drive from now on, after starting it again if it was away.
+
+        Args:
+            seed: of its noise, if another than before.
+        Raises:
+            PolicyAway: it cannot be started.
+        """
+        if self._away:
+            self._start_again()
+        self._seed = self._seed if seed is None else seed
+        self._forget()
+        self._running = True
+
+    def pause(self) -> None:
+        """The policy drives no more. The robot goes on with its plan until it is told else."""
+        self._forget()
+        self._running = False
+
+    def step(self) -> bool:
+        """Take an answer if there is one, ask if it is time. Never waits.
+
+        Returns:
+            Whether the rollout goes on; False where `late: stop` ends it.
+        Raises:
+            PolicyAway: see the module. The robot was told to hold.
+            RobotError: an observation that does not suit the policy; likewise.
+        """
+        if not self._running:
+            return True
+        now_s = self._session.clock.now_s()
+        try:
+            if self._asked is not None:
+                self._take_answer(now_s)
+            if self._asked is None:
+                self._ask()
+        except RobotError as error:
+            self._session.hold()
+            self.pause()
+            self._away = isinstance(error, PolicyAway)
+            raise
+        if self._scheduler.state(now_s) == "stopped":
+            self._session.hold()
+            self.pause()
+            return False
+        return True
+
+    def _start_again(self) -> None:
+        """Nothing moves meanwhile, but the session beats on."""
+        log.warning("the policy is started again")
+        try:
+            self._inference.start()
+            until_s = self._session.clock.now_s() + START_AGAIN_S
+            while not self._inference.ready:
+                self._session.beat()
+                if self._session.clock.now_s() > until_s:
+                    raise RobotError(f"the policy was not ready within {START_AGAIN_S:g} s")
+                self._session.clock.sleep_until(self._session.clock.now_s() + 0.02)
+        except RobotError as error:
+            raise PolicyAway(error.message, hint=error.hint) from None
+        self._away = False
+
+    def _take_answer(self, now_s: float) -> None:
+        try:
+            answer = self._inference.answer()
+        except Refused:
+            raise
+        except RobotError as error:
+            raise PolicyAway(error.message, hint=error.hint) from None
+        if answer is None:
+            waited_s = now_s - self._asked_s
+            if waited_s > self._how.give_up_s:
+                raise PolicyAway(
+                    f"the policy has not answered for {waited_s:.1f} s",
+                    hint="`inference.give_up_s` in the robot's configuration is the limit",
+                )
+            return
+        self._carry_out(answer)
+
+    def _carry_out(self, answer: Answer) -> None:
+        assert self._asked is not None
+        observed_s, self._asked = self._asked.anchor_s, None
+        if not np.isfinite(answer.chunk).all():
+            raise RobotError("the policy's actions are not finite numbers")
+        chunk = Chunk(observed_s, answer.chunk, self._info.n_obs_steps)
+        done = self._scheduler.accept(chunk, now_s=self._session.clock.now_s())
+        self._pace.answered(done.latency_s)
+        for plan in done.plans:
+            self._full += not self._session.send(plan)
+
+    def _ask(self) -> None:
+        try:
+            seen = self._session.observe(self._info.n_obs_steps, self._info.observed)
+        except Stale as stale:
+            self._wait_for(stale)
+            return
+        if self._waits_for is not None:
+            log.info("%s is back: the policy goes on", self._waits_for)
+            self._waits_for = None
+            self._session.resume()
+            self._pace.reset()
+        if not self._pace.wants(seen.anchor_s):
+            return
+        self._pace.asked(seen.anchor_s)
+        try:
+            self._inference.ask(seen.values, seed=self._next_seed(), prefix=self._prefix(seen))
+        except RobotError as error:
+            raise PolicyAway(error.message, hint=error.hint) from None
+        self._asked, self._asked_s = seen, self._session.clock.now_s()
+        self._questions += 1
+
+    def _wait_for(self, stale: Stale) -> None:
+        if self._waits_for is None:
+            log.warning("%s: the robot holds until it is back", stale.message)
+            self._waits_for = stale.stream
+            self._stale += 1
+            self._session.hold()
+            self._scheduler.forget()
+
+    def _prefix(self, seen: Observation) -> Prefix | None:
+        """What is being carried out, for real-time chunking."""
+        if not self._how.realtime:
+            return None
+        plan = self._scheduler.overlap(
+            seen.anchor_s,
+            latency_s=self._pace.latency_s or self._how.latency_s,
+            horizon=self._info.horizon,
+            n_obs_steps=self._info.n_obs_steps,
+        )
+        return None if plan is None else Prefix(plan.actions, plan.weights)
+
+    def _next_seed(self) -> int | None:
+        # Another noise for every question, and the same ones in every repetition.
+        return None if self._seed is None else self._seed * 100_000 + self._questions
+
+    def _forget(self) -> None:
+        if self._asked is not None:
+            self._inference.reset()
+        self._asked = self._waits_for = None
+        self._scheduler.forget()
+        self._pace.reset()
+
+
+def _pacing(session: Session, n_action_steps: int) -> Pacing:
+    first = session.config.actuators[session.config.action[0]]
+    turns, at = [], 0
+    for space in session.spaces.values():
+        turns += [] if space.rotation_at is None else [at + space.rotation_at]
+        at += space.size
+    return Pacing(
+        period_s=session.config.period_s,
+        n_action_steps=n_action_steps,
+        action_latency_s=first.action_latency_s,
+        interpolation=first.interpolation,
+        rotations_at=tuple(turns),
+    )
+
+
+def with_options(how: InferenceConfig, **options: Any) -> InferenceConfig:
+    """With those options that are not None in the place of its own."""
+    return how.model_copy(update={name: one for name, one in options.items() if one is not None})

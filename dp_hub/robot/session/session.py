@@ -1,0 +1,328 @@
+"""All processes of a robot: started together, watched, told what to do, and ended together.
+
+What ends or hangs, and what follows:
+
+| what | what the robot does | what the session says |
+|---|---|---|
+| the session's own process | controllers hold after ``hold_after_s``, then end by themselves | |
+| a controller | its arm is told nothing more; the others stop | RobotError by `check` |
+| a camera, the simulated world | all stop | RobotError by `check` |
+| a stream is too old | the caller holds and goes on when it is back | `Stale` by `observe` |
+| a queue is full | the old plan goes on | counted, False by `send` |
+
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from dp_hub.errors import RobotError
+from dp_hub.robot.clock import Clock, MonotonicClock
+from dp_hub.robot.config import RobotConfig
+from dp_hub.robot.fields import Field
+from dp_hub.robot.motion.plan import Order, Plan, pack
+from dp_hub.robot.observing.align import Observation, observe, samples_needed
+from dp_hub.robot.observing.check import split_action
+from dp_hub.robot.observing.features import FeatureUse, as_features, feature_shapes
+from dp_hub.robot.session.parts import BEAT, STOP, Parts, counters, make_parts
+from dp_hub.robot.session.uses import feature_uses, stream_uses
+from dp_hub.robot.shared.queue import QueueFull
+from dp_hub.robot.shared.ring import Ring, Samples
+from dp_hub.robot.space import Space
+from dp_hub.robot.worker import Scheduling
+from dp_hub.robot.worlds.control import WorldControl
+
+log = logging.getLogger(__name__)
+_READY_S = 30.0
+_FIRST_S = 10.0
+_POLL_S = 0.005
+
+
+class Session:
+    """A robot that is on. Use as a context manager, in one thread.
+
+    Args:
+        config: of the robot.
+        dry_run: everything but sending targets to the arms.
+        scheduling: of controllers, cameras and the world; None: as every other process.
+        clock: that the session waits by.
+    Raises:
+        ConfigError: on entering: a device does not exist, or what it is told does not fit.
+        RobotError: on entering: a device or its library is away.
+    """
+
+    def __init__(
+        self,
+        config: RobotConfig,
+        *,
+        dry_run: bool = False,
+        scheduling: Scheduling | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config, self.dry_run = config, dry_run
+        self.clock: Clock = clock or MonotonicClock()
+        self.full_queues = 0
+        self._scheduling = scheduling
+        self._stack = ExitStack()
+        self._parts: Parts | None = None
+        self._number = 0
+        self._not_before_s = -np.inf
+
+    def __enter__(self) -> Self:
+        try:
+            self._parts = make_parts(
+                self.config, self._stack, dry_run=self.dry_run, scheduling=self._scheduling
+            )
+            self._features = feature_uses(self.config)
+            feature_shapes(self._features, self.streams)
+            self._wait_for_workers()
+            self._wait_for_samples()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Each controller brings its arm to rest before it ends.
+        self._stack.close()
+
+    @property
+    def parts(self) -> Parts:
+        """Rings, queues and workers. Only while the session is on."""
+        assert self._parts is not None, "the session is not on"
+        return self._parts
+
+    @property
+    def rings(self) -> Mapping[str, Ring]:
+        """By stream: ``arm`` has readings, ``arm.sent`` targets, ``top`` pictures."""
+        return self.parts.rings
+
+    @property
+    def streams(self) -> dict[str, Field]:
+        """What can be observed: ``arm.position``, ``top``."""
+        return self.parts.streams
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """Of the actuators that an action moves, in its order."""
+        return {name: self.parts.spaces[name] for name in self.config.action}
+
+    @property
+    def action_size(self) -> int:
+        """Da."""
+        return sum(space.size for space in self.spaces.values())
+
+    @property
+    def world(self) -> WorldControl | None:
+        """Asks the simulated world; None of a real robot."""
+        return self.parts.world
+
+    @property
+    def features(self) -> dict[str, FeatureUse]:
+        """What the configuration observes."""
+        return dict(self._features)
+
+    def beat(self) -> None:
+        """Tell the controllers that the session is well; to be called several times a second."""
+        self.parts.board[BEAT] = self.clock.now_s()
+
+    def check(self) -> None:
+        """Whether all processes are well.
+
+        Raises:
+            RobotError: one has ended or hangs; the others were told to stop.
+        """
+        try:
+            for worker in self.parts.workers.values():
+                worker.check()
+        except RobotError:
+            self.stop()
+            raise
+
+    def last(self, stream: str, k: int = 1) -> Samples:
+        """The newest samples of a ring."""
+        return self.rings[stream].last(k)
+
+    def position(self, actuator: str) -> np.ndarray:
+        """Where an actuator was measured last, float64 (D,)."""
+        newest = self.last(actuator)
+        if not len(newest):
+            raise RobotError(f"{actuator} has told no position yet")
+        return newest.values["position"][-1]
+
+    def positions(self) -> np.ndarray:
+        """Where all that an action moves were measured last, float64 (Da,)."""
+        return np.concatenate([self.position(name) for name in self.config.action])
+
+    def observe(self, n_obs_steps: int, features: Sequence[str] | None = None) -> Observation:
+        """What the robot observes now.
+
+        Args:
+            n_obs_steps: To, the newest of them as new as every stream allows.
+            features: to look at; None: all of the configuration.
+        Raises:
+            Stale: a stream's newest value is too old.
+            RobotError: numbers that are not finite.
+        """
+        chosen = {
+            name: use
+            for name, use in self._features.items()
+            if features is None or name in features
+        }
+        uses = stream_uses(self.config, chosen, self.streams)
+        oldest_s = max(use.max_age_s for use in uses.values())
+        now_s = self.clock.now_s()
+        samples = {}
+        for name in {use.ring for use in uses.values()}:
+            needed = samples_needed(
+                self.parts.rates_hz[name],
+                n_obs_steps=n_obs_steps,
+                period_s=self.config.period_s,
+                max_age_s=oldest_s,
+            )
+            samples[name] = _since(self.last(name, needed), self._not_before_s)
+        seen = observe(
+            samples, uses, now_s=now_s, n_obs_steps=n_obs_steps, period_s=self.config.period_s
+        )
+        return as_features(seen, chosen)
+
+    def forget(self, before_s: float | None = None) -> None:
+        """Observe nothing from before a time (None: now): another episode begins."""
+        self._not_before_s = self.clock.now_s() if before_s is None else before_s
+
+    def send(self, plan: Plan) -> bool:
+        """Move all that an action moves; False if a controller has no room for more.
+
+        Args:
+            plan: targets float64 (K, Da). Its number is not used: they count by when they are sent.
+        """
+        widths = [space.size for space in self.spaces.values()]
+        return all(
+            [
+                self.move(name, plan.times_s, plan.targets[:, part], plan.replace_from_s)
+                for name, part in zip(self.spaces, split_action(widths), strict=True)
+            ]
+        )
+
+    def move(
+        self, actuator: str, times_s: np.ndarray, targets: np.ndarray, replace_from_s: float
+    ) -> bool:
+        """Move one actuator: targets float64 (K, D) at times; False if there was no room."""
+        self._number += 1
+        return self._put(actuator, Plan(self._number, times_s, targets, replace_from_s))
+
+    def hold(self) -> None:
+        """Bring all actuators to rest; they stay there until `resume`."""
+        for name in self.parts.commands:
+            self._put(name, Order.HOLD)
+
+    def resume(self) -> None:
+        """Take plans again after `hold`."""
+        for name in self.parts.commands:
+            self._put(name, Order.RESUME)
+
+    def stop(self) -> None:
+        """The emergency stop: seen by every controller at its next tick, past any queue.
+
+        It lasts as long as the session does.
+        """
+        self.parts.board[STOP] = 1.0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the emergency stop was used."""
+        return self.parts.board[STOP] != 0.0
+
+    def state_of(self, actuator: str) -> str:
+        """Its controller's: ``idle``, ``moving``, ``holding`` or ``stopped``."""
+        from dp_hub.robot.motion.motion import STATES
+
+        return STATES[int(self.parts.board[f"{actuator}.state"])]
+
+    def reset(self, seed: int | None = None, state: np.ndarray | None = None) -> None:
+        """Put a simulated world into a start state; what is observed begins there.
+
+        Raises:
+            RobotError: it does not answer, or this is no simulation.
+        """
+        if self.world is None:
+            raise RobotError(f"{self.config.robot_type} is no simulation and cannot be reset")
+        self.hold()
+        self._wait(lambda: all(self.state_of(name) != "moving" for name in self.parts.commands))
+        began_s = self.world.reset(seed, state)
+        self.forget(began_s)
+        self.resume()
+        self._wait(lambda: all(self.state_of(name) == "idle" for name in self.parts.commands))
+        self._wait(lambda: all(self._newest_s(name) >= began_s for name in self._measuring))
+
+    def counts(self) -> dict[str, Any]:
+        """What was lost, late, limited or refused, by device."""
+        devices = {**self.config.actuators, **self.config.cameras}
+        told: dict[str, Any] = counters(self.parts.board, devices)
+        return {**told, "full_queues": self.full_queues}
+
+    @property
+    def _measuring(self) -> list[str]:
+        """Streams that give something by themselves."""
+        return [*self.parts.commands, *self.config.cameras]
+
+    def _newest_s(self, stream: str) -> float:
+        newest = self.last(stream)
+        return float(newest.times_s[-1]) if len(newest) else -np.inf
+
+    def _put(self, actuator: str, command: Plan | Order) -> bool:
+        queue = self.parts.commands[actuator]
+        try:
+            queue.put(pack(command, self.parts.spaces[actuator].size))
+        except QueueFull as error:
+            self.full_queues += 1
+            log.warning("%s: %s", actuator, error.message)
+            return False
+        return True
+
+    def _wait(self, done: Any, timeout_s: float = _FIRST_S) -> None:
+        until_s = self.clock.now_s() + timeout_s
+        while not done():
+            self.beat()
+            self.check()
+            if self.clock.now_s() > until_s:
+                raise RobotError(f"the robot did not come to rest within {timeout_s:g} s")
+            self.clock.sleep_until(self.clock.now_s() + _POLL_S)
+
+    def _wait_for_workers(self) -> None:
+        self.beat()
+        for worker in self.parts.workers.values():
+            worker.wait_ready(_READY_S)
+            self.beat()
+
+    def _wait_for_samples(self) -> None:
+        until_s = self.clock.now_s() + _FIRST_S
+        while silent := [name for name in self._measuring if not self.rings[name].count]:
+            self.beat()
+            self.check()
+            if self.clock.now_s() > until_s:
+                raise RobotError(f"{', '.join(silent)} gave nothing within {_FIRST_S:g} s")
+            self.clock.sleep_until(self.clock.now_s() + _POLL_S)
+
+
+def _since(samples: Samples, time_s: float) -> Samples:
+    """Those from a time on, or the newest if there is none."""
+    if not len(samples) or samples.times_s[0] >= time_s:
+        return samples
+    first = min(int(np.searchsorted(samples.times_s, time_s)), len(samples) - 1)
+    return Samples(
+        samples.numbers[first:],
+        samples.times_s[first:],
+        samples.put_s[first:],
+        {name: values[first:] for name, values in samples.values.items()},
+        samples.lost,
+    )

@@ -1,0 +1,278 @@
+"""The UR driver and the real ur_rtde against a stand-in that speaks the controller's protocols."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rtde_control")
+
+from rtde_process import RobotProcess, robot_at_a_free_address
+from rtde_robot import HOME, HOME_POSE, SERVO_J, SERVO_L, SERVO_STOP, SET_WATCHDOG, joints_of
+
+from dp_hub.errors import ConfigError, RobotError
+from dp_hub.robot.devices.protocols import Reading
+from dp_hub.robot.devices.ur import UrArm
+
+PERIOD_S = 0.008
+
+
+@pytest.fixture
+def robot() -> Iterator[RobotProcess]:
+    with robot_at_a_free_address() as one:
+        yield one
+
+
+def threads() -> int:
+    """Of this process, those of C++ libraries too."""
+    return len(os.listdir(f"/proc/{os.getpid()}/task"))
+
+
+def drive(arm: UrArm, path: np.ndarray) -> list[Reading]:
+    """Send a row every 8 ms, as a controller does, and read before each."""
+    readings = []
+    start_s = time.monotonic()
+    for number, target in enumerate(path):
+        readings.append(arm.read())
+        arm.send(target)
+        time.sleep(max(0.0, start_s + (number + 1) * PERIOD_S - time.monotonic()))
+    return readings
+
+
+def until_it_fails(arm: UrArm, *, within_s: float = 5.0) -> tuple[RobotError, float]:
+    """Read as a controller does; the error, and the longest that a call took."""
+    longest_s = 0.0
+    target = HOME_POSE
+    end_s = time.monotonic() + within_s
+    while time.monotonic() < end_s:
+        begin_s = time.monotonic()
+        try:
+            arm.read()
+            arm.send(target)
+        except RobotError as error:
+            return error, max(longest_s, time.monotonic() - begin_s)
+        longest_s = max(longest_s, time.monotonic() - begin_s)
+        time.sleep(PERIOD_S)
+    raise AssertionError(f"no error in {within_s} s")
+
+
+@pytest.mark.parametrize("control", ["joints", "pose"])
+def test_two_seconds_of_targets_reach_the_robot_in_order_and_it_follows(robot, control):
+    home = HOME if control == "joints" else HOME_POSE
+    shares = np.sin(np.linspace(0, np.pi / 2, 250))[:, None]
+    path = home + shares * 0.05 * np.array([1, -1, 1, 0.5, 0, 0])
+    arm = UrArm(host=robot.host, control=control, lookahead_s=0.05, gain=500)
+    arm.open()
+    try:
+        readings = drive(arm, path)
+        time.sleep(0.2)
+        last = arm.read().values["position"]
+    finally:
+        arm.close()
+    servos = robot.see("servos")
+    assert {one.command for one in servos} == {SERVO_J if control == "joints" else SERVO_L}
+    assert {(one.period_s, one.lookahead_s, one.gain) for one in servos} == {(0.008, 0.05, 500.0)}
+    rows = [np.flatnonzero((path == one.target).all(1)) for one in servos]
+    assert all(len(row) for row in rows), "a target that was never sent"
+    numbers = np.array([row[0] for row in rows])
+    assert (np.diff(numbers) >= 0).all() and numbers[-1] == len(path) - 1
+    assert len(np.unique(numbers)) > 200
+    np.testing.assert_allclose(last, path[-1], atol=1e-9)
+    assert all(set(one.values) == {f.name for f in arm.fields} for one in readings)
+
+
+def test_readings_hold_both_joints_and_pose_and_are_told_in_monotonic_seconds(robot):
+    robot.set("clock_offset_s", 5e6)
+    arm = UrArm(host=robot.host, control="joints")
+    arm.open()
+    try:
+        readings = drive(arm, np.tile(HOME + 0.3, (100, 1)))
+        now_s = time.monotonic()
+        robot.set("clock_offset_s", -100.0)  # the controller's clock steps back by weeks
+        later = drive(arm, np.tile(HOME + 0.3, (50, 1)))
+    finally:
+        arm.close()
+    times_s = np.array([one.time_s for one in readings])
+    assert (np.diff(times_s) >= 0).all()
+    assert len(np.unique(times_s)) > 50
+    assert 0 <= now_s - times_s[-1] < 0.5
+    assert np.median(np.diff(np.unique(times_s))) == pytest.approx(0.008, abs=0.004)
+    assert now_s - 0.5 < later[-1].time_s <= time.monotonic()
+    values = readings[-1].values
+    np.testing.assert_allclose(joints_of(values["pose"]), values["joints"])
+    np.testing.assert_array_equal(values["position"], values["joints"])
+    assert max(one.values["joint_velocity"].max() for one in readings) > 0.5
+
+
+def test_hold_stays_at_the_present_position(robot):
+    arm = UrArm(host=robot.host, control="joints")
+    arm.open()
+    try:
+        drive(arm, np.tile(HOME + 2.0, (30, 1)))
+        arm.hold()
+        time.sleep(0.1)
+        first = arm.read().values["position"]
+        time.sleep(0.2)
+        np.testing.assert_array_equal(arm.read().values["position"], first)
+        assert (first > HOME + 0.1).all() and (first < HOME + 1.9).all()
+    finally:
+        arm.close()
+
+
+def test_stop_brakes_at_once_and_no_target_is_taken_until_it_is_opened_again(robot):
+    arm = UrArm(host=robot.host, control="joints")
+    arm.open()
+    drive(arm, np.tile(HOME + 2.0, (30, 1)))
+    arm.stop()
+    time.sleep(0.3)
+    first = arm.read().values["position"]
+    assert (first < HOME + 1.9).all()
+    n_servos = len(robot.see("servos"))
+    drive(arm, np.tile(HOME, (10, 1)))
+    np.testing.assert_array_equal(arm.read().values["position"], first)
+    assert len(robot.see("servos")) == n_servos
+    assert not robot.see("program")
+    arm.close()
+    arm.open()
+    drive(arm, np.tile(first, (10, 1)))
+    assert len(robot.see("servos")) > n_servos
+    arm.close()
+
+
+def test_close_leaves_the_arm_at_rest_and_no_thread(robot):
+    before = threads()
+    arm = UrArm(host=robot.host, control="joints", tcp=(0, 0, 0.1, 0, 0, 0), payload_kg=0.5)
+    arm.open()
+    assert threads() > before
+    drive(arm, np.tile(HOME + 2.0, (30, 1)))
+    arm.close()
+    arm.close()
+    assert threads() == before
+    assert not robot.see("program")
+    first = robot.see("joints")
+    time.sleep(0.1)
+    np.testing.assert_array_equal(robot.see("joints"), first)
+    assert robot.see("commands")[-2:] == [SERVO_STOP, 255]
+    assert robot.see("commands").index(SET_WATCHDOG) >= 2  # after tool and payload
+
+
+def test_protective_stop_is_told_in_words(robot):
+    arm = UrArm(host=robot.host)
+    arm.open()
+    try:
+        drive(arm, np.tile(HOME_POSE, (20, 1)))
+        robot.do("protective_stop")
+        error, longest_s = until_it_fails(arm)
+    finally:
+        arm.close()
+    assert error.message == f"the UR arm at {robot.host} has stopped itself: protective stop"
+    assert "unlock it" in str(error.hint)
+    assert longest_s < 0.5
+
+
+@pytest.mark.parametrize(("mode", "words"), [(7, "emergency stop of the robot"), (9, "fault of")])
+def test_an_arm_that_must_not_move_is_not_opened(robot, mode, words):
+    robot.set("safety_mode", mode)
+    before = threads()
+    with pytest.raises(RobotError, match=words):
+        UrArm(host=robot.host).open()
+    assert threads() == before
+
+
+@pytest.mark.parametrize("refuse", [True, False])
+def test_a_cut_connection_is_an_error_and_never_a_hang(robot, refuse):
+    before = threads()
+    arm = UrArm(host=robot.host)
+    arm.open()
+    drive(arm, np.tile(HOME_POSE, (20, 1)))
+    robot.do("drop", refuse=refuse)
+    error, longest_s = until_it_fails(arm)
+    begin_s = time.monotonic()
+    arm.close()
+    assert "is gone" in error.message
+    assert longest_s < 0.5 and time.monotonic() - begin_s < 10
+    if refuse:  # else ur_rtde has connected again, from a thread of its own
+        assert threads() == before
+
+
+def test_a_robot_that_falls_silent_is_an_error_and_never_a_hang(robot):
+    arm = UrArm(host=robot.host, silent_s=0.3)
+    arm.open()
+    drive(arm, np.tile(HOME_POSE, (20, 1)))
+    robot.freeze()
+    error, longest_s = until_it_fails(arm)
+    begin_s = time.monotonic()
+    arm.stop()
+    arm.close()
+    assert "its last message is 0.3" in error.message
+    assert longest_s < 0.3 and time.monotonic() - begin_s < 10
+
+
+def test_a_delay_of_200_ms_is_no_error_and_targets_go_on(robot):
+    arm = UrArm(host=robot.host, control="joints", watchdog_hz=None)
+    arm.open()
+    try:
+        drive(arm, np.tile(HOME, (20, 1)))
+        robot.do("stall", 0.2)
+        readings = drive(arm, np.tile(HOME + 0.1, (80, 1)))
+        np.testing.assert_allclose(arm.read().values["position"], HOME + 0.1)
+    finally:
+        arm.close()
+    times_s = np.array([one.time_s for one in readings])
+    assert (np.diff(times_s) >= 0).all()
+
+
+def test_a_program_that_was_stopped_on_the_pendant_is_an_error(robot):
+    arm = UrArm(host=robot.host)
+    arm.open()
+    try:
+        drive(arm, np.tile(HOME_POSE, (20, 1)))
+        robot.set("program", False)
+        error, _ = until_it_fails(arm)
+    finally:
+        arm.close()
+    assert "its control program is stopped, its safety mode normal" in error.message
+
+
+def test_the_robot_stops_itself_when_the_driver_is_no_longer_asked(robot):
+    arm = UrArm(host=robot.host, control="joints")
+    arm.open()
+    try:
+        drive(arm, np.tile(HOME, (20, 1)))
+        drive(arm, np.empty((0, 6)))
+        for _ in range(40):  # no targets, but somebody is there: the last one is sent again
+            arm.read()
+            time.sleep(0.01)
+        assert robot.see("safety_mode") == 1
+        time.sleep(1.2)  # as when the controller hangs
+        assert robot.see("safety_mode") == 3
+        with pytest.raises(RobotError, match="protective stop"):
+            arm.read()
+    finally:
+        arm.close()
+
+
+def test_a_target_that_is_not_finite_never_reaches_the_robot(robot):
+    arm = UrArm(host=robot.host)
+    arm.open()
+    try:
+        with pytest.raises(RobotError, match="not finite"):
+            arm.send(np.array([0.4, 0.1, np.nan, 0, 3, 0]))
+    finally:
+        arm.close()
+    assert robot.see("servos") == []
+
+
+def test_an_address_without_a_robot_is_told_soon():
+    begin_s = time.monotonic()
+    with pytest.raises(RobotError, match=r"no UR arm at 127\.0\.0\.99: its dashboard port 29999"):
+        UrArm(host="127.0.0.99", connect_s=1).open()
+    assert time.monotonic() - begin_s < 5
+
+
+@pytest.mark.parametrize("options", [{"gain": 50}, {"lookahead_s": 1.0}, {"rate_hz": 1000}])
+def test_values_that_the_robot_would_refuse_are_refused_before(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        UrArm(host="127.0.0.1", **options)
