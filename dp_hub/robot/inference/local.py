@@ -28,7 +28,7 @@ from dp_hub.robot.inference.mailbox import Mailbox, MailSpec, Question
 from dp_hub.robot.worker import Context, Worker
 
 _LOOK_S = 0.0005
-_IDLE_S, _BUSY_S = 5.0, 1.0
+_IDLE_S, _BUSY_S = 10.0, 1.0
 """How long a process may take to end; one with a question may hang."""
 READY_WITHIN_S = 120.0
 

@@ -1,4 +1,4 @@
-"""Questions and answers as messages: how each side writes them, and what it takes from the other."""
+"""Questions and answers as messages: how each side writes them, and what it takes in."""
 
 import math
 import time
@@ -27,8 +27,9 @@ def pack_question(
     """A question as it is sent. Raises RobotError: the observations do not fit the policy."""
     arrays = {name: wire.pack_array(value) for name, value in checked(obs, info).items()}
     packed = wire.pack_prefix(checked_prefix(prefix, info))
+    whole_seed = None if seed is None else int(seed)  # numpy's integers too
     return wire.pack(
-        {"kind": "predict", "number": number, "obs": arrays, "seed": seed, "prefix": packed}
+        {"kind": "predict", "number": number, "obs": arrays, "seed": whole_seed, "prefix": packed}
     )
 
 
