@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dp_hub.errors import ConfigError, RobotError
+from dp_hub.robot.devices import libraries
 from dp_hub.robot.devices.protocols import Hand
 
 AXES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
@@ -62,14 +63,14 @@ class Gamepad:
         if not 0 <= dead_zone <= 0.9:
             raise ConfigError(f"dead_zone of a gamepad is {dead_zone:g}: 0 to 0.9 is possible")
         merged = LAYOUT | dict(layout or {})
-        self._terms = {name: _terms(name, text) for name, text in merged.items()}
+        self._sources = {name: _sources(name, text) for name, text in merged.items()}
         self._number, self._dead_zone = number, dead_zone
         self._names = {at: name for name, at in (buttons or {}).items()}
         self._pad: Any = None
 
     def open(self) -> None:
         """Connect. Raises RobotError."""
-        import pygame
+        pygame = libraries.pygame()
 
         os.environ.setdefault("SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS", "1")
         if not pygame.display.get_init():  # SDL tells of pads only where it has a display
@@ -83,10 +84,13 @@ class Gamepad:
                 hint="is it plugged in or paired, and switched on?",
             )
         self._pad = pygame.joystick.Joystick(self._number)
+        # They are asked for, not told: nobody empties the queue of them.
+        pygame.event.set_blocked((pygame.JOYAXISMOTION, pygame.JOYBALLMOTION, pygame.JOYHATMOTION))
+        pygame.event.set_blocked((pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP))
 
     def read(self) -> Hand:
         """What is asked for now. Raises RobotError: it is gone."""
-        import pygame
+        pygame = libraries.pygame()
 
         pad = self._pad
         assert pad is not None, "open it first"
@@ -101,8 +105,8 @@ class Gamepad:
     def hand(self, pad: Pad, now_s: float) -> Hand:
         """What a pad asks for. What it does not have counts as at rest."""
         shares = np.zeros(len(AXES))
-        for name, terms in self._terms.items():
-            total = sum(sign * self._value(pad, *where) for sign, *where in terms)
+        for name, sources in self._sources.items():
+            total = sum(one.sign * self._value(pad, one) for one in sources)
             shares[AXES.index(name)] = np.clip(total, -1, 1)
         down = [at for at, is_down in enumerate(pad.buttons) if is_down]
         names = frozenset(self._names.get(at, f"button_{at}") for at in down)
@@ -114,20 +118,31 @@ class Gamepad:
             self._pad.quit()
         self._pad = None
 
-    def _value(self, pad: Pad, kind: str, at: int, side: int) -> float:
-        if kind == "a" and at < len(pad.axes):
+    def _value(self, pad: Pad, source: "_Source") -> float:
+        at = source.at
+        if source.kind == "a" and at < len(pad.axes):
             value = pad.axes[at]
             size = max(0.0, abs(value) - self._dead_zone) / (1 - self._dead_zone)
             return size if value > 0 else -size
-        if kind == "b" and at < len(pad.buttons):
+        if source.kind == "b" and at < len(pad.buttons):
             return float(pad.buttons[at])
-        if kind == "h" and at < len(pad.hats):
-            return float(pad.hats[at][side])
+        if source.kind == "h" and at < len(pad.hats):
+            return float(pad.hats[at][source.side])
         return 0.0
 
 
-def _terms(name: str, text: str) -> list[tuple[int, str, int, int]]:
-    """``"+b3-h0y"`` as sign, kind, number and side of each source. Raises ConfigError."""
+@dataclass(frozen=True)
+class _Source:
+    """One term of a direction's sum: axis ``a``, button ``b`` or cross ``h`` number ``at``."""
+
+    sign: int
+    kind: str
+    at: int
+    side: int
+
+
+def _sources(name: str, text: str) -> list[_Source]:
+    """``"+b3-h0y"`` taken apart. Raises ConfigError."""
     if name not in AXES:
         raise ConfigError(f"a gamepad has no direction {name!r}", hint=f"it has {', '.join(AXES)}")
     signed = text if not text or text[0] in "+-" else f"+{text}"
@@ -139,5 +154,5 @@ def _terms(name: str, text: str) -> list[tuple[int, str, int, int]]:
     found = []
     for sign, axis, button, hat, side in _TERM.findall(signed):
         kind, at = next((k, n) for k, n in (("a", axis), ("b", button), ("h", hat)) if n)
-        found.append((1 if sign == "+" else -1, kind, int(at), 1 if side == "y" else 0))
+        found.append(_Source(1 if sign == "+" else -1, kind, int(at), 1 if side == "y" else 0))
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dp_hub.errors import ConfigError, RobotError
+from dp_hub.robot.devices import libraries
 from dp_hub.robot.devices.protocols import Hand
 
 AXES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
@@ -55,7 +56,7 @@ class Keyboard:
 
     def open(self) -> None:
         """Open a window, or use the one there is. Raises RobotError."""
-        import pygame
+        pygame = libraries.pygame()
 
         try:
             pygame.display.init()
@@ -71,7 +72,7 @@ class Keyboard:
 
     def read(self) -> Hand:
         """What is asked for now. Raises RobotError: the window is closed."""
-        import pygame
+        pygame = libraries.pygame()
 
         for event in _events(pygame):
             if event.type == pygame.QUIT:
@@ -97,7 +98,7 @@ class Keyboard:
 
     def close(self) -> None:
         """Close the window."""
-        import pygame
+        pygame = libraries.pygame()
 
         pygame.display.quit()
 

@@ -1,6 +1,7 @@
 """Hardware's libraries are imported when a device is opened, not before."""
 
 import importlib
+import os
 from types import ModuleType
 
 from dp_hub.errors import RobotError
@@ -19,3 +20,9 @@ def library(module: str, *, extra: str) -> ModuleType:
             f"{module} is installed but does not load: {error}",
             hint="install the system's library that it names, such as libusb-1.0-0",
         ) from error
+
+
+def pygame() -> ModuleType:
+    """pygame, without its greeting: stdout is for data."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    return importlib.import_module("pygame")

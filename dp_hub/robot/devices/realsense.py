@@ -79,14 +79,17 @@ class RealSense:
             profile = pipeline.start(config)
             self._pipeline = pipeline
             self._set(profile.get_device().first_color_sensor())
+            for _ in range(SKIPPED):
+                self.grab(1.0)
         except RuntimeError as error:
             self.close()
             raise RobotError(
                 f"{self._name} does not give {width}x{height} at {self._fps} Hz: {error}",
                 hint="rs-enumerate-devices lists its sizes and rates",
             ) from error
-        for _ in range(SKIPPED):
-            self.grab(1.0)
+        except RobotError:
+            self.close()
+            raise
 
     def grab(self, timeout_s: float) -> Frame | None:
         """The next picture, or None if none came within ``timeout_s``.

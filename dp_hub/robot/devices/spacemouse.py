@@ -104,7 +104,8 @@ class SpaceMouse:
     ) -> None:
         if not 0 <= dead_zone <= 0.9 or full <= 0:
             raise ConfigError(
-                f"a SpaceMouse's dead_zone is 0 to 0.9 and full more than 0: {dead_zone:g}, {full:g}"
+                f"a SpaceMouse's dead_zone and full are {dead_zone:g} and {full:g}",
+                hint="dead_zone is from 0 to 0.9, full more than 0",
             )
         self._dead_zone, self._full, self._opens = dead_zone, full, opens
         self._device: Any = None

@@ -129,7 +129,7 @@ class Webcam:
             now_s = time.monotonic()
             well, picture = capture.retrieve() if well else (False, None)
             with self._came:
-                if well:
+                if picture is not None:
                     self._newest = Frame(now_s, rgb(picture))
                 self._gone = not well
                 self._came.notify()
