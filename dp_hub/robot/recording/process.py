@@ -1,6 +1,8 @@
 """The recorder in a process of its own: whatever it does, the robot's loop does not wait for it."""
 
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +26,7 @@ _POLL_S = 0.02
 _STATE_S = 0.1
 _READY_S = 60.0
 _SEVERAL = 8  # seconds between sentences that finishing takes long
+_NICE = 5
 _LONGEST = 1000  # characters of a sentence
 
 
@@ -186,6 +189,8 @@ def run(context: Context, argument: _Argument) -> None:
     """What the process does. Raises what `EpisodeSaver` and `Recorder` raise."""
     orders, report = Messages.attach(argument.orders), _Report(Messages.attach(argument.answers))
     clock, finish = MonotonicClock(), False
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)  # encoders have time; controllers have not
     recorder = _recorder_of(argument.job)
     written = None
     try:
