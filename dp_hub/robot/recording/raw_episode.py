@@ -89,9 +89,14 @@ class RawEpisode:
         self.mark(RECORDING.name, True, start_s)
 
     def mark(self, event: str, value: Any, time_s: float) -> None:
-        """Tell that something holds from ``time_s`` on. Times never go back: the later counts."""
+        """Tell that something holds from ``time_s`` on. Times never go back: the later counts.
+
+        Raises:
+            RobotError: it cannot be written.
+        """
         at_s = self._last_s[event] = max(time_s, self._last_s[event])
-        self._tables[event].add(np.array([at_s]), {self._events[event].column: [value]})
+        with _disk_told(self.folder):
+            self._tables[event].add(np.array([at_s]), {self._events[event].column: [value]})
 
     def take(self, now_s: float) -> None:
         """Write what came since the last call; never waits for an encoder.

@@ -8,7 +8,6 @@ the other, while the next may be recorded already.
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,10 @@ from dp_hub.errors import DpHubError, RobotError
 from dp_hub.robot.recording.raw_episode import RawEpisode
 from dp_hub.robot.recording.raw_folder import RawFolder
 from dp_hub.robot.recording.saving import EpisodeSaver, write_mapping
+from dp_hub.robot.recording.state import RecorderState
 from dp_hub.robot.recording.streams import StreamSource, check_sources
 
 SETTLE_S = 0.5  # how long after its end an episode waits for the last sample of each stream
-
-
-@dataclass(frozen=True)
-class RecorderState:
-    """What to show.
-
-    Args:
-        recording: the name of the episode that is being recorded, or that waits for its end.
-        since_s: when that began.
-        saving: episodes on their way into the dataset.
-        n_episodes: that the dataset has.
-        lost: pictures and samples of the episode that went by unrecorded.
-        backlog: pictures that wait for their encoders.
-    """
-
-    recording: str | None
-    since_s: float | None
-    saving: int
-    n_episodes: int
-    lost: int
-    backlog: int
 
 
 class Recorder:
