@@ -1,5 +1,6 @@
 """Streams of a robot become episodes of a dataset: synchronised, whole, with what was told."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,33 @@ def test_an_episode_that_cannot_be_saved_is_told_and_its_streams_are_kept(tmp_pa
         recorder.close()
     assert any("not finite" in one for one in told)
     assert [p.name for p in (tmp_path / "D.raw").glob("episode_*")] == ["episode_000001"]
+
+
+def test_a_full_disk_costs_the_episode_at_hand_and_no_other(tmp_path: Path) -> None:
+    demo = made_up(1, length=10, size=(64, 64))
+    with robot(demo) as played:
+        recorder = recorder_for(played, tmp_path / "D")
+        record(recorder, played, demo)
+        kept = open_dataset(tmp_path / "D").episodes.sha256
+        recorder.told()
+        problems: list[str] = []
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        try:
+            record(recorder, played, demo)
+            recorder.wait()
+        except RobotError as error:
+            problems.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        problems += recorder.told()
+        assert open_dataset(tmp_path / "D").episodes.sha256 == kept
+        record(recorder, played, demo)
+        recorder.close()
+    assert any("cannot be written" in one for one in problems), problems
+    dataset = open_dataset(tmp_path / "D")
+    assert dataset.n_episodes == 2 and dataset.episodes.sha256[:1] == kept
+    assert not list((tmp_path / "D.raw").glob(".recording_*"))
 
 
 def test_starting_twice_and_stopping_nothing_are_refused(tmp_path: Path) -> None:

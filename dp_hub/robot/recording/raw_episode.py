@@ -6,6 +6,7 @@ streams are there at the first step and at the last one.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ FACTS = "metadata.json"
 STREAMS = ".streams.json"  # what tables and videos do not say of themselves
 PENDING = ".pending"  # there until the episode is in the dataset
 BEFORE_S = 0.5  # how much of each stream is kept from before the beginning
+_LATE_START_S = 1.0  # an episode may have begun so long ago
 _FLUSH_S = 0.5
 
 
@@ -87,9 +89,14 @@ class RawEpisode:
         self.mark(RECORDING.name, True, start_s)
 
     def mark(self, event: str, value: Any, time_s: float) -> None:
-        """Tell that something holds from ``time_s`` on. Times never go back: the later counts."""
+        """Tell that something holds from ``time_s`` on. Times never go back: the later counts.
+
+        Raises:
+            RobotError: it cannot be written.
+        """
         at_s = self._last_s[event] = max(time_s, self._last_s[event])
-        self._tables[event].add(np.array([at_s]), {self._events[event].column: [value]})
+        with _disk_told(self.folder):
+            self._tables[event].add(np.array([at_s]), {self._events[event].column: [value]})
 
     def take(self, now_s: float) -> None:
         """Write what came since the last call; never waits for an encoder.
@@ -193,6 +200,9 @@ class _Taker:
         if picture:
             path = folder / f"{source.name}{SUFFIX}"
             self.video = VideoSink(path, picture.shape, rate_of(source))
+        # Not all that the ring has: of pictures, that may be a lot.
+        before = math.ceil((BEFORE_S + _LATE_START_S) * source.rate_hz) + 1
+        self._first = max(0, source.ring.count - before)
         self._next: int | None = None
         self._missed = self.n_taken = 0
         self.is_over = False
@@ -201,7 +211,7 @@ class _Taker:
         """What came since; nothing after the first sample at or after ``until_s``."""
         if self.is_over:
             return
-        samples = self._ring.since(0 if self._next is None else self._next)
+        samples = self._ring.since(self._first if self._next is None else self._next)
         first, stop = 0, len(samples.numbers)
         if not stop:
             return

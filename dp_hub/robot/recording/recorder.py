@@ -5,11 +5,9 @@ longer, completing an episode and adding it to the dataset, happens in a thread,
 the other, while the next may be recorded already.
 """
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +15,10 @@ from dp_hub.errors import DpHubError, RobotError
 from dp_hub.robot.recording.raw_episode import RawEpisode
 from dp_hub.robot.recording.raw_folder import RawFolder
 from dp_hub.robot.recording.saving import EpisodeSaver, write_mapping
+from dp_hub.robot.recording.state import RecorderState
 from dp_hub.robot.recording.streams import StreamSource, check_sources
 
-log = logging.getLogger(__name__)
 SETTLE_S = 0.5  # how long after its end an episode waits for the last sample of each stream
-
-
-@dataclass(frozen=True)
-class RecorderState:
-    """What to show.
-
-    Args:
-        recording: the name of the episode that is being recorded, or that waits for its end.
-        since_s: when that began.
-        saving: episodes on their way into the dataset.
-        n_episodes: that the dataset has.
-        lost: pictures and samples of the episode that went by unrecorded.
-        backlog: pictures that wait for their encoders.
-    """
-
-    recording: str | None
-    since_s: float | None
-    saving: int
-    n_episodes: int
-    lost: int
-    backlog: int
 
 
 class Recorder:
@@ -67,6 +44,7 @@ class Recorder:
         self._kept: list[str] = []  # of this session, in the dataset or on their way
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._saved: set[str] = set()
+        self._failure: Exception | None = None
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         for sentence in saver.told:
             self._told.put(sentence)
@@ -126,6 +104,8 @@ class Recorder:
         Raises:
             RobotError: the episode cannot be written; it is given up, those before it are kept.
         """
+        if self._failure is not None:
+            raise self._failure
         episode = self._episode
         if episode is None:
             return
@@ -215,9 +195,10 @@ class Recorder:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except DpHubError as error:
-                log.warning("%s", error)
+            except (DpHubError, OSError) as error:
                 self._told.put(str(error))
+            except Exception as error:  # noqa: BLE001 - it goes on in the thread that polls
+                self._failure = error
             finally:
                 self._jobs.task_done()
 
