@@ -59,9 +59,10 @@ def until_it_fails(arm: UrArm, *, within_s: float = 5.0) -> tuple[RobotError, fl
 
 
 @pytest.mark.parametrize("control", ["joints", "pose"])
-def test_two_seconds_of_targets_reach_the_robot_in_order_and_it_follows(robot, control):
+def test_targets_at_125_hz_reach_the_robot_in_order_and_it_follows(robot, control):
     home = HOME if control == "joints" else HOME_POSE
-    shares = np.sin(np.linspace(0, np.pi / 2, 250))[:, None]
+    n_targets = 250 if control == "joints" else 100
+    shares = np.sin(np.linspace(0, np.pi / 2, n_targets))[:, None]
     path = home + shares * 0.05 * np.array([1, -1, 1, 0.5, 0, 0])
     arm = UrArm(host=robot.host, control=control, lookahead_s=0.05, gain=500)
     arm.open()
@@ -78,7 +79,7 @@ def test_two_seconds_of_targets_reach_the_robot_in_order_and_it_follows(robot, c
     assert all(len(row) for row in rows), "a target that was never sent"
     numbers = np.array([row[0] for row in rows])
     assert (np.diff(numbers) >= 0).all() and numbers[-1] == len(path) - 1
-    assert len(np.unique(numbers)) > 200
+    assert len(np.unique(numbers)) > 0.8 * n_targets
     np.testing.assert_allclose(last, path[-1], atol=1e-9)
     assert all(set(one.values) == {f.name for f in arm.fields} for one in readings)
 
@@ -241,12 +242,11 @@ def test_the_robot_stops_itself_when_the_driver_is_no_longer_asked(robot):
     arm.open()
     try:
         drive(arm, np.tile(HOME, (20, 1)))
-        drive(arm, np.empty((0, 6)))
-        for _ in range(40):  # no targets, but somebody is there: the last one is sent again
+        for _ in range(30):  # no targets, but somebody is there: the last one is sent again
             arm.read()
             time.sleep(0.01)
         assert robot.see("safety_mode") == 1
-        time.sleep(1.2)  # as when the controller hangs
+        time.sleep(0.9)  # as when the controller hangs
         assert robot.see("safety_mode") == 3
         with pytest.raises(RobotError, match="protective stop"):
             arm.read()
