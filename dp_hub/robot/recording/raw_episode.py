@@ -218,6 +218,8 @@ class _Taker:
         times_s = np.asarray(samples.times_s)
         if self._next is None:
             first = _first_wanted(times_s, self._start_s)
+            if times_s[0] > self._start_s:  # the beginning is gone already
+                self._missed += int(samples.lost)
         else:
             self._missed += int(samples.lost)
         self._next = int(samples.numbers[-1]) + 1

@@ -14,11 +14,11 @@ from typing import Any
 from dp_hub.errors import DpHubError, RobotError
 from dp_hub.robot.recording.raw_episode import RawEpisode
 from dp_hub.robot.recording.raw_folder import RawFolder
-from dp_hub.robot.recording.saving import EpisodeSaver, write_mapping
+from dp_hub.robot.recording.saving import EpisodeSaver, Saved, write_mapping
 from dp_hub.robot.recording.state import RecorderState
 from dp_hub.robot.recording.streams import StreamSource, check_sources
 
-SETTLE_S = 0.5  # how long after its end an episode waits for the last sample of each stream
+SETTLE_S = 1.0  # how long after its end an episode waits for the last sample of each stream
 
 
 class Recorder:
@@ -223,8 +223,7 @@ class Recorder:
             self._raw.refused(place)
             raise
         self._saved.add(saved.name)
-        off = "".join(f"; {n} frames of {f} are off the grid" for f, n in saved.off_grid.items())
-        self._told.put(f"{saved.name}: {saved.n_frames} frames saved{off}")
+        self._told.put(_sentence(saved))
 
     def _drop(self, name: str) -> None:
         if name not in self._saved:
@@ -235,3 +234,16 @@ class Recorder:
     def _lost(self, name: str) -> None:
         if name in self._kept:
             self._kept.remove(name)
+
+
+def _sentence(saved: Saved) -> str:
+    """What became of an episode."""
+    parts = [f"{saved.name}: {saved.n_frames} frames saved"]
+    if saved.n_missing:
+        parts.append(f"{saved.n_missing} are missing, for which a stream was not there")
+    for feature, count in saved.off_grid.items():
+        worst_ms = 1000 * saved.fits[feature].worst_s
+        parts.append(
+            f"{count} are farther from {feature} than half a period, up to {worst_ms:.0f} ms"
+        )
+    return "; ".join(parts)
