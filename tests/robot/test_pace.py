@@ -30,7 +30,7 @@ class Arm:
 
     def __init__(self, interpolation):
         self.trajectory = resting(np.zeros(2), -np.inf, PLANE, interpolation)
-        self.has_plan = False
+        self.has_plan, self.held = False, interpolation == "hold"
 
     def take(self, plan, at_s):
         here = self.at(at_s)
@@ -38,7 +38,7 @@ class Arm:
         self.has_plan = True
 
     def at(self, time_s):
-        return self.trajectory.at(time_s + 1e-7)
+        return self.trajectory.at(time_s + (1e-7 if self.held else 0.0))  # sums of floats
 
 
 def run(latency_of, *, pace, rules, pacing, until_s=8.0, camera_s=PERIOD_S / 3):
