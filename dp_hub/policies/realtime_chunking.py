@@ -103,36 +103,38 @@ def _within_range(clean: Tensor, by: Tensor, planned: Tensor) -> Tensor:
 
 
 def laid_out(
-    prefix: Prefix, shape: tuple[int, ...], normalize: Callable[[Tensor], Tensor]
+    prefix: Prefix, noise: Tensor, action_dim: int, normalize: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Planned actions and weights like a chunk.
+    """Planned actions and weights like what is sampled.
 
     Args:
         prefix: checked here.
-        shape: (B, Tp, Da) of the chunk.
+        noise: float32 (B, Tp, D), of which the first Da numbers become actions.
+        action_dim: Da.
         normalize: of actions.
     Returns:
-        ``planned`` float32 (B, Tp, Da), normalised, 0 beyond the prefix, and ``weights`` float32
-        (Tp, 1), both on the CPU unless the prefix was elsewhere.
+        ``planned`` float32 (B, Tp, D), normalised, and ``weights`` float32 (Tp, D), on the device
+        of the noise; both 0 where nothing is planned.
     Raises:
         PolicyError: another number of rows, actions or weights, or weights outside [0, 1].
     """
-    rows, horizon, width = shape
+    rows, horizon, width = noise.shape
     actions, weights = prefix.actions, prefix.weights
     n = actions.shape[1] if actions.ndim == 3 else 0
-    if tuple(actions.shape) != (rows, n, width) or not 1 <= n <= horizon:
+    if tuple(actions.shape) != (rows, n, action_dim) or not 1 <= n <= horizon:
         raise PolicyError(
-            f"the planned actions have shape {tuple(actions.shape)}, expected ({rows}, n, {width}) "
-            f"with n from 1 to {horizon}"
+            f"the planned actions have shape {tuple(actions.shape)}, expected "
+            f"({rows}, n, {action_dim}) with n from 1 to {horizon}"
         )
     if tuple(weights.shape) != (n,) or not bool(((weights >= 0) & (weights <= 1)).all()):
         raise PolicyError(
             f"{n} planned actions have weights of shape {tuple(weights.shape)}, expected ({n},), "
             "each from 0 to 1"
         )
-    planned = normalize(actions.float())
-    later = (0, 0, 0, horizon - n)
-    return nn.functional.pad(planned, later), nn.functional.pad(weights.float()[:, None], later)
+    planned = normalize(actions.to(noise.device, torch.float32))
+    shares = weights.to(noise.device, torch.float32)[:, None].expand(-1, action_dim)
+    rest = (0, width - action_dim, 0, horizon - n)
+    return nn.functional.pad(planned, rest), nn.functional.pad(shares, rest)
 
 
 def for_autograd(value: Tensor) -> Tensor:
