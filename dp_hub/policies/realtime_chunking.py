@@ -10,7 +10,10 @@ The paper's formulas (eq. 2 to 4) are for flow matching, x = (1 - t) noise + t c
 alpha and sigma, the shares of clean chunk and noise (t and 1 - t there), they are about the clean
 chunk alone, and so hold for diffusion with any prediction and solver:
 
-    clean + min(sigma beta, (alpha² + sigma²) / alpha) · (weights · (planned - clean)) dclean/dx
+    clean + min(beta, (alpha² + sigma²) / alpha) · (weights · (planned - clean)) dclean/dx
+
+The paper bounds the velocity's change, which is this over sigma. With its five steps that is the
+same; with more it would bind where the chunk is all but clean and should be moved to the plan.
 
 Where there is next to no signal yet, alpha is small and the gradient mostly the network's errors
 divided by it. So no value is moved out of the range of actions: without that the noise that goes
@@ -43,14 +46,13 @@ class Prefix:
             step, about three times the time. ``inpaint``: the clean chunk is moved to the planned
             actions as far as the weights say at every step, which costs nothing. As steps add up,
             all that has some weight is held to the plan, so it answers less to what is new.
-        beta: of the formula; larger is nearer to the plan. None: as many as there are sampling
-            steps, so that none of them moves a chunk beyond the plan (the paper has 5 of both).
+        beta: of the formula; larger draws more strongly where there is much noise yet.
     """
 
     actions: Tensor
     weights: Tensor
     how: How = "guidance"
-    beta: float | None = None
+    beta: float = 5.0
 
 
 def drawn_to(
@@ -68,8 +70,6 @@ def drawn_to(
         prefix: how.
     """
 
-    beta = float(len(objective.timesteps(planned.device))) if prefix.beta is None else prefix.beta
-
     def inpainted(x: Tensor, step: int) -> Tensor:
         estimate, predicted = objective.estimate(step), predict(x, step)
         by = weights * (planned - estimate.unclipped(x, predicted))
@@ -83,7 +83,7 @@ def drawn_to(
             clean = estimate.clean(here, predicted)
             error = weights * (planned - clean.detach())
             (uphill,) = torch.autograd.grad(clean, here, error)
-        by = _within_range(clean.detach(), _gain(estimate, beta) * uphill, planned)
+        by = _within_range(clean.detach(), _gain(estimate, prefix.beta) * uphill, planned)
         return estimate.moved(predicted.detach(), by)
 
     return inpainted if prefix.how == "inpaint" else guided
@@ -91,8 +91,7 @@ def drawn_to(
 
 def _gain(estimate: Estimated, beta: float) -> float:
     alpha, sigma = estimate.alpha, estimate.sigma
-    most = sigma * beta
-    return min(most, (alpha**2 + sigma**2) / alpha) if alpha > 0 else most
+    return min(beta, (alpha**2 + sigma**2) / alpha) if alpha > 0 else beta
 
 
 def _within_range(clean: Tensor, by: Tensor, planned: Tensor) -> Tensor:
