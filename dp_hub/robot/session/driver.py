@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dp_hub.config import build
 from dp_hub.errors import RobotError
 from dp_hub.robot.acting.lateness import Lateness
 from dp_hub.robot.acting.pace import Pace
@@ -97,13 +98,15 @@ class PolicyDriver:
         }
         check_observed(wanted, session.features, session.streams)
         check_action(info.chunk_shape[1], session.spaces)
-        self._pacing = _pacing(session, how.n_action_steps or info.n_action_steps)
+        # Ensembling averages as many answers as can be had.
+        trained = 1 if how.merge == "ensemble" else info.n_action_steps
+        self._pacing = _pacing(session, how.n_action_steps or trained)
         rules = Rules(**{name: getattr(how, name) for name in Rules.model_fields})
         self._scheduler = Scheduler(rules, self._pacing)
         self._pace = Pace(
             period_s=self._pacing.period_s,
             n_action_steps=self._pacing.n_action_steps,
-            ahead="auto" if how.ahead or how.realtime else 0,
+            ahead=how.ahead or ("auto" if how.realtime else 0),
         )
         self._seed, self._questions = seed, 0
         self._asked: Observation | None = None
@@ -283,5 +286,6 @@ def _pacing(session: Session, n_action_steps: int) -> Pacing:
 
 
 def with_options(how: InferenceConfig, **options: Any) -> InferenceConfig:
-    """With those options that are not None in the place of its own."""
-    return how.model_copy(update={name: one for name, one in options.items() if one is not None})
+    """With those options that are not None in the place of its own. Raises ConfigError."""
+    told = {name: one for name, one in options.items() if one is not None}
+    return build(InferenceConfig, {**how.model_dump(), **told}, where="the options")
