@@ -78,6 +78,12 @@ class GrowingTable:
             self._file.close()
 
 
+def warm_up() -> None:
+    """Let pyarrow load what it looks for at its first array, pandas, which takes seconds."""
+    pa.array(np.zeros(1), pa.float64())
+    pa.array([True], pa.bool_())
+
+
 def column_of(field: Field) -> pa.Field:
     """How the numbers of a field are stored: one of them as it is, several as a list.
 
