@@ -88,8 +88,10 @@ def _recorder_of(job: RecorderJob) -> "Recorder":
     from dp_hub.robot.recording.recorder import Recorder
     from dp_hub.robot.recording.saving import EpisodeSaver
     from dp_hub.robot.recording.streams import StreamSource
+    from dp_hub.robot.recording.tables import warm_up
     from dp_hub.robot.shared.ring import Ring
 
+    warm_up()
     sources = [
         StreamSource(name, Ring.attach(spec), spec.fields, job.rates_hz[name])
         for name, spec in job.rings.items()

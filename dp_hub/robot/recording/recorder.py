@@ -40,7 +40,7 @@ class Recorder:
         self._sources, self._raw, self._saver = list(sources), raw, saver
         self._episode: RawEpisode | None = None
         self._facts: dict[str, Any] = {}
-        self._number = saver.next_number()
+        self._number, self._attempts = saver.next_number(), 0
         self._kept: list[str] = []  # of this session, in the dataset or on their way
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._saved: set[str] = set()
@@ -81,15 +81,15 @@ class Recorder:
         Returns:
             The name of its recording.
         Raises:
-            RobotError: one is being recorded, or the disk cannot be written.
+            RobotError: one is being recorded.
         """
         if self._episode is not None:
             if self._episode.stop_s is None:
                 raise RobotError("an episode is being recorded already", hint="stop it first")
             self._hand_over()
         self._facts = dict(facts or {})
-        self._raw.path.mkdir(parents=True, exist_ok=True)
-        folder = self._raw.growing(self._number)
+        self._attempts += 1
+        folder = self._raw.growing(self._number, self._attempts)
         self._episode = RawEpisode(folder, self._sources, start_s=start_s)
         return self._raw.place(self._number).name
 
@@ -110,7 +110,7 @@ class Recorder:
         if episode is None:
             return
         try:
-            episode.take(now_s)
+            episode.take()
         except RobotError:
             self.give_up()
             raise
@@ -136,8 +136,7 @@ class Recorder:
         """Throw away the episode that is being recorded."""
         episode, self._episode = self._episode, None
         if episode is not None:
-            episode.abandon()
-            self._raw.drop(episode.folder)
+            self._jobs.put(lambda: self._throw_away(episode))
 
     def drop_last(self) -> str | None:
         """Drop the episode that is being recorded, else the last one of this session.
@@ -207,8 +206,7 @@ class Recorder:
             episode.finish(place, facts)
         except RobotError:
             self._lost(place.name)
-            episode.abandon()
-            self._raw.drop(episode.folder)
+            self._throw_away(episode)
             raise
         write_mapping(self._raw, self._saver.mapping)
         for name, one in episode.losses.items():
@@ -230,6 +228,10 @@ class Recorder:
             return  # it could not be saved, which was told
         self._saver.drop_last(name)
         self._told.put(f"{name} is dropped")
+
+    def _throw_away(self, episode: RawEpisode) -> None:
+        episode.abandon()
+        self._raw.drop(episode.folder)
 
     def _lost(self, name: str) -> None:
         if name in self._kept:
