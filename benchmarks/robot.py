@@ -1,10 +1,11 @@
 """What a robot's processes cost each other, and how late a loop is.
 
-    python benchmarks/robot.py [rings] [jitter] [--repeat N] [--seconds S] [--hz 100 125 500]
-        [--modes default fifo spin fifo+spin]
+    python benchmarks/robot.py [rings] [start] [jitter] [--repeat N] [--seconds S]
+        [--hz 100 125 500] [--modes default fifo spin fifo+spin]
 
 rings   Putting samples into a ring of shared memory and reading them, a camera's picture and an
         arm's state, beside the limit: `np.copyto` of the same bytes between as many places.
+start   From starting a worker to its being ready, beside Python that imports numpy.
 jitter  A periodic loop in a worker that does nothing else: how late it wakes, with and without
         SCHED_FIFO and spinning, while the machine does whatever else it does.
 
@@ -14,6 +15,8 @@ machine's load is printed with the results.
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -129,6 +132,32 @@ def _ns(one: Callable[[], object]) -> int:
     return time.perf_counter_ns() - before
 
 
+def start(options: argparse.Namespace) -> Iterator[str]:
+    """A worker that only becomes ready."""
+    yield "| what | median, s | shortest |"
+    yield "|---|---|---|"
+    spent: dict[str, list[float]] = {"worker": [], "python -c 'import numpy'": []}
+    for _ in range(15):
+        before = time.perf_counter()
+        worker = Worker("ready", standing_ready, None)
+        worker.start()
+        worker.wait_ready(30)
+        spent["worker"].append(time.perf_counter() - before)
+        worker.stop()
+        before = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import numpy"], check=True)
+        spent["python -c 'import numpy'"].append(time.perf_counter() - before)
+    for name, times in spent.items():
+        yield f"| {name} | {np.median(times):.3f} | {min(times):.3f} |"
+
+
+def standing_ready(context: Context, _: None) -> None:
+    """In a process of its own: as little as a worker can do."""
+    context.ready()
+    while not context.stopping:
+        time.sleep(0.01)
+
+
 @dataclass(frozen=True)
 class Loop:
     """So many seconds at a rate; what was seen goes to a file."""
@@ -181,7 +210,7 @@ def run_loop(context: Context, loop: Loop) -> None:
     np.save(loop.to, seen[:, :at])
 
 
-PARTS = {"rings": rings, "jitter": jitter}
+PARTS = {"rings": rings, "start": start, "jitter": jitter}
 
 
 def _machine() -> str:

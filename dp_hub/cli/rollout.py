@@ -54,8 +54,8 @@ def rollout(
     ),
     merge: str | None = typer.Option(None, help="replace, blend or ensemble."),
     late: str | None = typer.Option(None, help="When the policy is late: extend, hold or stop."),
-    ahead: bool | None = typer.Option(
-        None, "--ahead/--no-ahead", help="Ask so early that answers are in time."
+    ahead: str | None = typer.Option(
+        None, help="Steps that the policy is asked earlier, or auto: so many that it is in time."
     ),
     chunking: bool | None = typer.Option(
         None, "--realtime-chunking/--no-realtime-chunking", help="Chunks continue one another."

@@ -144,7 +144,7 @@ def _print_table(
                 "" if one.success is None else "yes" if one.success else "no",
             )
         console.print(table)
-    table = Table("", "value", "95 % interval", "", title=f"{name}, {len(scores)} episodes")
+    table = Table("", "value", "95 % interval", title=f"{name}, {len(scores)} episodes")
     for key, interval in sums.items():
         share = key == "success"
         low, high = interval.low, interval.high
@@ -152,7 +152,6 @@ def _print_table(
             _NAMES[key],
             f"{interval.value:.1%}" if share else f"{interval.value:.4f}",
             f"{low:.1%} to {high:.1%}" if share else f"{low:.4f} to {high:.4f}",
-            interval.method,
         )
     console.print(table)
     unknown = sum(one.success is None for one in scores)

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,13 @@ import typer
 
 if TYPE_CHECKING:
     from dp_hub.robot.inference.serving import Door
+
+
+class PrecisionName(StrEnum):
+    """Of a denoiser."""
+
+    no = "no"
+    bf16 = "bf16"
 
 
 def serve_policy(
@@ -31,7 +39,9 @@ def serve_policy(
     scheduler: str | None = typer.Option(
         None, help="Sampler: ddpm, ddim, dpmsolver++ or euler, as the policy was trained."
     ),
-    precision: str = typer.Option("no", help="bf16 rounds the denoiser; no leaves it as it is."),
+    precision: PrecisionName = typer.Option(
+        PrecisionName.no, help="bf16: the denoiser's arithmetic, half the memory."
+    ),
     threads: int | None = typer.Option(
         None, min=1, help="Of the CPU for the policy. Default: as many as torch takes."
     ),
@@ -58,10 +68,16 @@ def serve_policy(
     with door.listener:
         folder, sha = fetch(policy)
         inference = LocalInference(
-            folder, name=policy, sha=sha, period_s=None if hz is None else 1 / hz,
-            device=device if device == "cpu" else check_device(device), scheduler=scheduler, steps=steps, precision=precision,
+            folder,
+            name=policy,
+            sha=sha,
+            period_s=None if hz is None else 1 / hz,
+            device=device if device == "cpu" else check_device(device),
+            scheduler=scheduler,
+            steps=steps,
+            precision=precision.value,
             threads=threads,
-        )  # fmt: skip
+        )
         if door.is_exposed:
             note = "what is sent, and the token, can be read on the way; see --certificate"
             print(f"warning: {note}", file=sys.stderr)

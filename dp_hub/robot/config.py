@@ -95,8 +95,8 @@ class InferenceConfig(Rules):
     """Actions of a chunk before the policy is asked again; None: as it was trained."""
     latency_s: NotNegative = 0.0
     """From an observation to its chunk, as `dp-hub latency` measured it: the first guess."""
-    ahead: bool = False
-    """Ask so early that the answer is there when it is needed."""
+    ahead: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
+    """Steps that the policy is asked earlier; ``auto``: so many that answers are in time."""
     realtime: bool = False
     """Real-time chunking: the next chunk continues the one that is being carried out."""
     give_up_s: Positive = 5.0

@@ -163,7 +163,7 @@ def _check_inside(first: np.ndarray, space: Space, limits: Limits) -> None:
     for i, low, high in zip(space.linear, limits.low, limits.high, strict=True):
         if not low <= first[i] <= high:
             raise ConfigError(
-                f"the episode begins with {space.names[i]} = {first[i]:g} {space.units[i]}, outside "
-                f"the workspace, {low:g} to {high:g}",
+                f"the episode begins with {space.names[i]} = {first[i]:g} {space.units[i]}, "
+                f"outside the workspace, {low:g} to {high:g}",
                 hint="was it recorded with this robot, and in this frame?",
             )

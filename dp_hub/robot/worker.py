@@ -152,12 +152,20 @@ class Worker(Generic[A]):
             return float("inf")
         return now_s - max(self._board["beat_s"], self._heard.ready_s)
 
+    def ask_to_stop(self) -> None:
+        """Let it begin to end, and do not wait: `stop` comes after. Nothing if it was not started.
+
+        Several that are asked first take no longer than the slowest of them.
+        """
+        self._asked = True
+        if self._board is not None:
+            self._board["stop"] = 1.0
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """End it within about ``timeout_s``: ask, then terminate, then kill. Never raises."""
-        self._asked = True
+        self.ask_to_stop()
         if self._process is None or self._board is None:
             return
-        self._board["stop"] = 1.0
         self._process.join(timeout_s * _ASKING)
         if self._process.is_alive():
             log.warning("%s does not stop when asked; it is terminated", self.name)

@@ -145,6 +145,7 @@ def _watch_parent(job: Job) -> None:
         time.sleep(0.01)
     segment.remove_of(job.parent)
     time.sleep(job.orphan_s)
+    segment.remove_of(os.getpid())
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -36,7 +36,7 @@ def shown_commands() -> list[str]:
 def check_options(words: list[str]) -> None:
     """Follow the words into the command and see that each --option is one of its own."""
     command: object = typer.main.get_command(app)
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and not words[0].startswith("--"):
         two = " ".join(words[:2])  # `convert checkpoint` stands beside `convert FORMAT`
         name = two if two in command.commands else words[0]
         assert name in command.commands, f"no command {name}"

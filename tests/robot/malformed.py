@@ -6,8 +6,8 @@ import msgpack
 import numpy as np
 from inference_helpers import observed
 
-from dp_hub.robot.inference.client import pack_question
 from dp_hub.robot.inference.info import PolicyInfo
+from dp_hub.robot.inference.messages import pack_question
 
 Message = bytes | str
 

@@ -16,11 +16,14 @@ FIELDS = (
     Field("small", (), "float32"),
 )
 
+KINDS = 13
+"""Of pictures: more than a ring has slots, so that neighbours differ."""
+
 
 def sample(number: int) -> dict[str, np.ndarray]:
     """One whose every byte is told by its number."""
     return {
-        "picture": np.full((480, 640, 3), number % 251, np.uint8),
+        "picture": np.full((480, 640, 3), number % KINDS, np.uint8),
         "numbers": np.arange(number, number + 5000),
         "small": np.asarray(number, np.float32),
     }
@@ -44,11 +47,11 @@ class Writing:
 def write(context: Context, writing: Writing) -> None:
     """Put samples until asked to stop, and go on where a writer before left off."""
     ring = Ring.attach(writing.ring)
-    ready = [sample(number) for number in range(251)]
+    ready = [sample(number) for number in range(KINDS)]
     context.ready()
     while not context.stopping:
         number = ring.count
-        values = ready[number % 251]
+        values = ready[number % KINDS]
         values["numbers"] = np.arange(number, number + 5000)
         values["small"] = np.asarray(number, np.float32)
         if number == writing.die_at:

@@ -30,10 +30,13 @@ def folder(tmp_path_factory):
 def running(folder):
     with LocalInference(folder, name="me/small", sha="a" * 40, period_s=0.1) as inference:
         yield inference
+    assert own_segments() == set()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(running):
+def nothing_left_behind(running):
+    """As everywhere here, but for the one process that all tests of this file ask."""
     before, children = own_segments(), multiprocessing.active_children()
     yield
     assert own_segments() == before

@@ -18,6 +18,7 @@ from dp_hub.robot.inference.address import TOKEN_VARIABLE, read_token, split_add
 from dp_hub.robot.inference.client import PolicyClient
 from dp_hub.robot.inference.hello import pack_hello
 from dp_hub.robot.inference.info import Refused
+from dp_hub.robot.inference.messages import read_answer
 from dp_hub.robot.inference.remote import RemoteInference
 from dp_hub.robot.inference.serving import ServerThread, open_door
 
@@ -35,6 +36,7 @@ class Nothing(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Nothing())
 from dp_hub.robot.inference.client import PolicyClient
+from dp_hub.robot.inference.messages import read_answer
 import numpy as np
 with PolicyClient(sys.argv[1], token_file=sys.argv[2]) as client:
     info = client.info
@@ -186,6 +188,7 @@ def answer_to(question, **changes):
     [
         {"kind": "answers"},
         {"number": 99},
+        {"chunk": wire.pack_array(np.full((16, 2), np.nan, np.float32))},
         {"compute_s": "long"},
         {"compute_s": float("nan")},
         {"waited_s": None},
@@ -220,6 +223,32 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(liar):
         client.predict(observed(STATE))
     assert (client.predict(observed(STATE)).chunk == 2).all()
     client.close()
+
+
+def test_an_idle_connection_stays_open(liar):
+    opened = []
+
+    def talk(connection):
+        opened.append(connection)
+        connection.send(pack_hello(STATE))
+        for data in connection:
+            connection.send(answer_to(msgpack.unpackb(data)["number"]))
+
+    with PolicyClient(liar(talk), "token", connect_within_s=0.3, answer_within_s=0.5) as client:
+        for _ in range(2):
+            time.sleep(0.8)
+            client.predict(observed(STATE))
+    assert len(opened) == 1
+
+
+def test_remote_inference_can_be_closed_while_it_waits(token_file):
+    stand_in = StandIn(STATE, compute_s=30)
+    with ServerThread(stand_in, open_door(token_file=token_file)) as server:
+        with RemoteInference(server.url, token_file=token_file) as inference:
+            inference.ask(observed(STATE))
+            while not stand_in.asked:
+                time.sleep(0.005)
+        assert "policy client" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize(
@@ -311,3 +340,20 @@ def test_remote_inference_without_a_server_says_so_and_can_be_started_later(toke
         inference.start()
         inference.wait_ready(10)
         inference.close()
+
+
+def test_200_changed_answers_are_right_or_refused():
+    good = answer_to(7)
+    rng = np.random.default_rng(0)
+    taken = 0
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(0, len(data)))] = int(rng.integers(0, 256))
+        try:
+            answer = read_answer(bytes(data), 7, STATE, 0.0)
+        except RobotError:
+            continue
+        taken += answer is not None
+        assert answer is None or answer.chunk.shape == (16, 2)
+    assert 0 < taken < 200  # some changes only make other numbers

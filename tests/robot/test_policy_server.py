@@ -19,11 +19,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from dp_hub.errors import ConfigError, RobotError
-from dp_hub.robot.inference import server as server_module
 from dp_hub.robot.inference import wire
-from dp_hub.robot.inference.client import PolicyClient, pack_question
+from dp_hub.robot.inference.client import PolicyClient
 from dp_hub.robot.inference.hello import unpack_hello
 from dp_hub.robot.inference.info import Prefix, Refused
+from dp_hub.robot.inference.messages import most_bytes, pack_question
 from dp_hub.robot.inference.serving import ServerThread, open_door, see_to_token
 from dp_hub.robot.inference.turns import Turns
 
@@ -53,7 +53,7 @@ def raw(server, *, authorization=None, **options):
     token = server.token_file.read_text().strip()
     headers = [("Authorization", authorization or f"Bearer {token}")]
     options = {"compression": None, "proxy": None, "max_size": None} | options
-    return connect(server.url, additional_headers=headers, **options)
+    return connect(server.url, additional_headers=headers, **options).__enter__()
 
 
 def client_of(server, **options):
@@ -260,7 +260,7 @@ def test_a_message_longer_than_any_question_ends_its_connection(serving):
     server = serving(StandIn(STATE))
     connection = raw(server)
     connection.recv(timeout=10)
-    connection.send(b"\0" * (server_module.most_bytes(STATE) + 1))
+    connection.send(b"\0" * (most_bytes(STATE) + 1))
     with pytest.raises(ConnectionClosed) as end:
         connection.recv(timeout=10)
     assert end.value.rcvd.code == 1009  # too big

@@ -1,5 +1,7 @@
 """The recorder in a process of its own: orders go there, sentences and the state come back."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import RobotError
 from dp_hub.robot.recording.mapping import recording_mapping
 from dp_hub.robot.recording.process import RecorderJob, RecorderProcess
+from dp_hub.robot.recording.reading import read_raw
 
 RATES = {"arm": STATE_HZ, "arm_sent": STATE_HZ, "top": CAMERA_HZ}
 
@@ -77,3 +80,36 @@ def test_what_cannot_be_opened_is_said_by_the_parent(tmp_path: Path) -> None:
                 process.start_process()
         finally:
             process.kill()
+
+
+def test_a_recorder_that_is_killed_says_so_and_the_next_keeps_what_there_is(tmp_path: Path) -> None:
+    demo = made_up(1, length=10)
+    with robot(demo) as played:
+        process = RecorderProcess(job_for(played, tmp_path / "D"))
+        process.start_process()
+        try:
+            played.skip_to(time.monotonic())
+            start_s = played.now_s + 0.1
+            process.start(start_s)
+            for _ in range(20):
+                time.sleep(0.05)
+                played.go_on(played.now_s + 0.05, demo, start_s)
+            until(lambda: process.state.recording == "episode_000000")
+            time.sleep(0.7)  # what was read reaches the disk twice a second
+            os.kill(process._worker.pid, signal.SIGKILL)
+            until(lambda: not process._worker.is_alive)
+            with pytest.raises(RobotError, match="recorder was killed by SIGKILL"):
+                process.check()
+            process.mark("stage", 1, played.now_s)  # nobody waits for it
+        finally:
+            process.kill()
+        again = RecorderProcess(job_for(played, tmp_path / "D"))
+        again.start_process()
+        try:
+            until(lambda: any("cut off" in one for one in again.told()))
+            assert again.close() is None
+        finally:
+            again.kill()
+    assert not (tmp_path / "D").exists()
+    kept = read_raw(tmp_path / "D.raw" / ".cut_off" / "episode_000000_0")
+    assert len(kept.streams["arm/position"]) > 20

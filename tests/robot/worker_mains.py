@@ -61,8 +61,10 @@ def sleeps(context: Context, to: str) -> None:
 
 
 def hangs(context: Context, _: object) -> None:
-    """Cannot be ended but by force."""
+    """Cannot be ended but by force, and has memory of its own."""
+    ring = Ring.create(FIELDS, rate_hz=10)
     context.ready()
+    assert ring.count == 0
     while True:
         with suppress(SystemExit):
             time.sleep(600)

@@ -34,7 +34,8 @@ class DeviceClock:
         self._name = name
         self._stamp_s: float | None = None
         self._told_s = -float("inf")
-        self._forget()
+        self._least_s = self._before_s = float("inf")
+        self._since_s = -float("inf")
 
     def monotonic_s(self, stamp_s: float, now_s: float) -> float:
         """When it was, in monotonic seconds: never later than ``now_s``, and increasing.

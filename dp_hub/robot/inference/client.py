@@ -6,8 +6,11 @@
 """
 
 import logging
+import math
 import socket
+import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,25 +20,19 @@ from dp_hub.robot.inference import wire
 from dp_hub.robot.inference.address import TOKEN_HINT, read_token, split_address, tls_of
 from dp_hub.robot.inference.extra import library
 from dp_hub.robot.inference.hello import unpack_hello
-from dp_hub.robot.inference.info import (
-    Answer,
-    Observed,
-    PolicyInfo,
-    Prefix,
-    Refused,
-    checked,
-    checked_prefix,
-)
+from dp_hub.robot.inference.info import Answer, Observed, PolicyInfo, Prefix
+from dp_hub.robot.inference.messages import pack_question, read_answer
 
 TRY_AGAIN_LATER = 1013  # a close code registered for WebSocket
 _quiet = logging.getLogger(f"{__name__}.websockets")
 _quiet.setLevel(logging.CRITICAL)  # at its most talkative it would write down the token
+_SEND_WITHIN_S = 30.0
 PING_S, PONG_WITHIN_S = 2.0, 8.0
 """How often each side asks whether the other is there, and how long it waits for the answer."""
 
 
 class PolicyClient:
-    """Asks a server that `dp-hub serve-policy` runs. For one thread, but `close` may come from any.
+    """Asks a server that `dp-hub serve-policy` runs. For one thread.
 
     It connects when it is first needed, and again after the connection was lost: a question lost
     with it is an error, the next one connects. The policy keeps nothing between questions.
@@ -130,6 +127,13 @@ class PolicyClient:
         if connection is not None:
             connection.close()
 
+    def abort(self) -> None:
+        """Drop the connection at once, from any thread: whoever waits there waits no more."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(OSError):  # not that of TLS, which another thread may be reading from
+                socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
+
     def _greet(self, connection: Any) -> None:
         try:
             info = unpack_hello(self._receive(connection, self._connect_within_s))
@@ -183,7 +187,7 @@ class PolicyClient:
         errors = self._errors
         plain = self._plain_socket()
         try:
-            return self._websockets.connect(
+            connecting = self._websockets.connect(
                 self._url,
                 sock=plain,  # our own: no proxy and no redirect ever sees the token
                 ssl=self._tls,
@@ -199,6 +203,7 @@ class PolicyClient:
                 max_queue=4,
                 logger=_quiet,
             )
+            return connecting.__enter__()  # the only way to a connection that every version has
         except errors.InvalidStatus as error:
             plain.close()
             raise _refused(error.response, self._url) from None
@@ -218,7 +223,11 @@ class PolicyClient:
                 f"no policy server at {self._url}: {error}",
                 hint="start one with `dp-hub serve-policy POLICY`, and compare host and port",
             ) from None
+        plain.settimeout(None)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Or sending to a machine that is gone would wait for many minutes, and closing with it.
+        patience = struct.pack("ll", math.ceil(self._answer_within_s or _SEND_WITHIN_S), 0)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         return plain
 
     def __enter__(self) -> "PolicyClient":
@@ -232,51 +241,6 @@ class PolicyClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def pack_question(
-    number: int, obs: Observed, info: PolicyInfo, seed: int | None, prefix: Prefix | None
-) -> bytes:
-    """A question as it is sent. Raises RobotError: the observations do not fit the policy."""
-    arrays = {name: wire.pack_array(value) for name, value in checked(obs, info).items()}
-    packed = wire.pack_prefix(checked_prefix(prefix, info))
-    return wire.pack(
-        {"kind": "predict", "number": number, "obs": arrays, "seed": seed, "prefix": packed}
-    )
-
-
-def read_answer(data: bytes | str, number: int, info: PolicyInfo, asked_s: float) -> Answer | None:
-    """The answer to question ``number``; None if it is one to an earlier question.
-
-    Raises:
-        Malformed: it is of another form than the protocol's.
-        Refused: the question does not suit the policy.
-        RobotError: what else the server says is wrong.
-    """
-    message = wire.unpack(data)
-    if wire.kind_of(message) == "error":
-        wire.keys(message, wire.ERROR, "an error")
-        answered, hint = message["number"], message["hint"]
-        if answered is not None and wire.whole(answered, "number", high=number) < number:
-            return None
-        said = wire.text(message["message"], "message")
-        kind = Refused if wire.flag(message["refused"], "refused") else RobotError
-        raise kind(said, hint=None if hint is None else wire.text(hint, "hint"))
-    if message["kind"] != "answer":
-        raise wire.Malformed(f"it is {message['kind'][:40]!r}, expected `answer` or `error`")
-    wire.keys(message, wire.ANSWER, "an answer")
-    if wire.whole(message["number"], "number", high=number) < number:
-        return None
-    chunk = wire.unpack_array(
-        message["chunk"], "chunk", shape=info.chunk_shape, dtypes=("float32",)
-    )
-    return Answer(
-        chunk=chunk,
-        asked_s=asked_s,
-        answered_s=time.monotonic(),
-        compute_s=wire.number(message["compute_s"], "compute_s"),
-        waited_s=wire.number(message["waited_s"], "waited_s"),
-    )
 
 
 def _refused(response: Any, url: str) -> RobotError:

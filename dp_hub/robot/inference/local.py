@@ -9,6 +9,7 @@
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ from dp_hub.robot.inference.mailbox import Mailbox, MailSpec, Question
 from dp_hub.robot.worker import Context, Worker
 
 _LOOK_S = 0.0005
-_IDLE_S, _BUSY_S = 5.0, 1.0
+_IDLE_S, _BUSY_S = 10.0, 1.0
 """How long a process may take to end; one with a question may hang."""
 READY_WITHIN_S = 120.0
 
@@ -68,6 +69,7 @@ class LocalInference:
         realtime: a prefix will come with questions; the first one is slow too, by seconds.
         delay_s: waited before every answer, to see what slower inference would do.
         answer_within_s: a process that does not answer in that time counts as gone.
+        main: what the process does, for one that is no policy.
     Raises:
         RobotError: there is no policy.
     """
@@ -87,6 +89,7 @@ class LocalInference:
         realtime: bool = False,
         delay_s: float = 0.0,
         answer_within_s: float = 60.0,
+        main: Callable[[Context, PolicyJob], None] | None = None,
     ) -> None:
         if (threads is not None and threads < 1) or delay_s < 0 or answer_within_s <= 0:
             raise RobotError(
@@ -98,6 +101,7 @@ class LocalInference:
         self._loading = Loading(
             str(folder), device, scheduler, steps, precision, threads, delay_s, realtime
         )
+        self._main = main or _run
         self._worker: Worker[PolicyJob] | None = None
         self._mailbox: Mailbox | None = None
         self._number = 0
@@ -109,7 +113,7 @@ class LocalInference:
         self._let_go()
         self._mailbox = Mailbox.create(self.info)
         job = PolicyJob(self.info, self._mailbox.spec, self._loading)
-        self._worker = Worker(f"policy {self.info.name}", _run, job)
+        self._worker = Worker(f"policy {self.info.name}", self._main, job)
         self._worker.start()
 
     @property

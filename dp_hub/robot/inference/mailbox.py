@@ -1,8 +1,9 @@
 """Questions to a policy's process and its answers, in shared memory.
 
 Neither side ever waits for the other: a policy that hangs holds up nobody. The newest question
-counts, and answers have their questions' numbers. Two pictures of 480 x 640 in each of two steps
-take 1 ms; a pipe would take four, and stop who writes into it when nobody reads.
+counts, and answers have their questions' numbers. Handing over two steps of two cameras of 480 x
+640 takes about half a millisecond, a fifth or less of what a pipe takes, which would also stop who
+writes into it when nobody reads (`benchmarks/policy_server.py`).
 """
 
 import time

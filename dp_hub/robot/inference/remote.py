@@ -151,10 +151,9 @@ class RemoteInference:
         with self._wake:
             self._ending = True
             self._wake.notify()
-        self._client.close()
+        self._client.abort()
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
-        self._client.close()  # one opened meanwhile
 
     def _has_news(self) -> bool:
         told = self._told
@@ -176,6 +175,7 @@ class RemoteInference:
             with self._wake:
                 self._told = (asked.number, told)
                 self._wake.notify_all()
+        self._client.close()
 
     def _next(self) -> _Asked | None:
         with self._wake:

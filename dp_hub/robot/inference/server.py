@@ -9,21 +9,24 @@ import asyncio
 import hashlib
 import hmac
 import logging
-import math
 import socket
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-import numpy as np
-
 from dp_hub.errors import RobotError
 from dp_hub.robot.inference import wire
 from dp_hub.robot.inference.client import PING_S, PONG_WITHIN_S, TRY_AGAIN_LATER
 from dp_hub.robot.inference.extra import library
 from dp_hub.robot.inference.hello import pack_hello
-from dp_hub.robot.inference.info import PolicyInfo, Prefix, Refused, checked, checked_prefix
+from dp_hub.robot.inference.messages import (
+    most_bytes,
+    number_of,
+    pack_answer,
+    pack_error,
+    read_question,
+)
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.inference.turns import Turns
 
@@ -31,7 +34,6 @@ log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.websockets")
 _quiet.setLevel(logging.CRITICAL)  # it would print a traceback for everybody who knocks wrongly
 _OPEN_WITHIN_S, _SEND_WITHIN_S = 5.0, 5.0
-_MOST_SEED = 2**63 - 1
 
 
 class PolicyServer:
@@ -119,60 +121,18 @@ class PolicyServer:
     async def _reply(self, connection: Any, data: bytes | str) -> bytes:
         number: int | None = None
         try:
-            message = wire.unpack(data)
-            number, seed = _numbers(message)
-            obs, prefix = read_question(message, self._info)
+            asked = read_question(data, self._info)
+            number = asked.number
             assert self._turns is not None
             answer, waited_s = await self._turns.ask(
-                obs, seed=seed, prefix=prefix, wanted=lambda: connection.state.name == "OPEN"
+                asked.obs,
+                seed=asked.seed,
+                prefix=asked.prefix,
+                wanted=lambda: connection.state.name == "OPEN",
             )
         except RobotError as error:
-            said = {"message": error.message[: wire.MOST_TEXT // 4], "hint": error.hint}
-            refused = isinstance(error, Refused)
-            return wire.pack({"kind": "error", "number": number, "refused": refused, **said})
-        return wire.pack(
-            {
-                "kind": "answer",
-                "number": number,
-                "chunk": wire.pack_array(answer.chunk),
-                "compute_s": answer.compute_s,
-                "waited_s": waited_s,
-            }
-        )
-
-
-def read_question(
-    message: dict[str, Any], info: PolicyInfo
-) -> tuple[dict[str, np.ndarray], Prefix | None]:
-    """Observations and prefix of a question. Raises RobotError: they do not fit the policy."""
-    packed = wire.keys(message["obs"], set(info.observed), "obs of a question")
-    obs = {}
-    for name in info.observed:
-        dtypes = ("uint8",) if info.is_picture(name) else wire.FLOATS
-        shape = info.observed_shape(name)
-        obs[name] = wire.unpack_array(packed[name], name, shape=shape, dtypes=dtypes)
-    prefix = wire.unpack_prefix(message["prefix"], info)
-    return checked(obs, info), checked_prefix(prefix, info)
-
-
-def most_bytes(info: PolicyInfo) -> int:
-    """The longest question that can be right."""
-    shapes = [info.observed_shape(name) for name in info.observed]
-    sizes = [1 if info.is_picture(name) else 8 for name in info.observed]
-    arrays = sum(math.prod(shape) * size for shape, size in zip(shapes, sizes, strict=True))
-    horizon, width = info.chunk_shape
-    return arrays + 8 * horizon * (width + 1) + wire.ROOM_BYTES
-
-
-def _numbers(message: dict[str, Any]) -> tuple[int, int | None]:
-    """A question's number and seed."""
-    if wire.kind_of(message) != "predict":
-        raise wire.Malformed(f"a message is {message['kind'][:40]!r}, expected `predict`")
-    wire.keys(message, wire.PREDICT, "a question")
-    seed = message["seed"]
-    if seed is not None:
-        wire.whole(seed, "seed", high=_MOST_SEED)
-    return wire.whole(message["number"], "number of a question"), seed
+            return pack_error(number_of(data) if number is None else number, error)
+        return pack_answer(number, answer, waited_s)
 
 
 def _digest(token: str) -> bytes:

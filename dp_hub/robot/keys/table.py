@@ -24,7 +24,6 @@ class Does(Enum):
     SUCCESS = "end: success"
     FAILURE = "end: failure"
     EMERGENCY = "emergency stop"
-    OVERLAY = "show or hide the reference"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.clock import Clock, MonotonicClock, Tick, ticks
-from dp_hub.robot.devices.protocols import Actuator
+from dp_hub.robot.devices.protocols import Actuator, Reading
 from dp_hub.robot.fields import Field
 from dp_hub.robot.motion.limits import Limits
 from dp_hub.robot.motion.motion import STATES, Motion
@@ -173,7 +173,7 @@ class Controller:
         self.clock, self.period_s = clock, 1.0 / job.rate_hz
         self._job, self._actuator, self._shared = job, actuator, shared
         self._reporter = Reporter(shared.board, job.name)
-        self._read_s = self._sent_s = -np.inf
+        self._read_s = self._device_s = self._sent_s = -np.inf
         self._ending = False
         self._told_hold = self._told_stop = self._blind = False
         self._held_since_s = np.inf
@@ -302,10 +302,21 @@ class Controller:
         position = reading.values["position"]
         if not np.isfinite(position).all():
             raise RobotError(f"{self._job.name} measures the position {position.tolist()}")
-        if reading.time_s > self._read_s:
-            self._shared.state.put(reading.time_s, reading.values)
-            self._read_s = reading.time_s
+        if reading.time_s != self._device_s:
+            self._device_s = reading.time_s
+            self._put(reading)
         return position
+
+    def _put(self, reading: Reading) -> None:
+        now_s, time_s = self.clock.now_s(), reading.time_s
+        if not self._read_s < time_s <= now_s:
+            # A device whose clock stepped. When the reading came is known in any case.
+            self._reporter.restamped()
+            log.debug("%s: a reading of %.3f s came at %.3f s", self._job.name, time_s, now_s)
+            time_s = now_s
+        if time_s > self._read_s:
+            self._shared.state.put(time_s, reading.values)
+            self._read_s = time_s
 
 
 def _log(name: str, events: list[Event]) -> None:

@@ -13,6 +13,7 @@ from dp_hub.robot.motion.rotation_vectors import difference, turned
 from dp_hub.robot.space import Space
 
 _MOST_PERIODS = 2.0
+_TELLING_S = 0.01
 _TINY = 1e-9
 
 Kind = Literal["box", "step", "speed", "acceleration"]
@@ -27,7 +28,7 @@ class Excess:
         what: the key in the configuration.
         amount: for ``box``, how far outside; for ``step``, how far away; for ``speed``, how fast
             the plan goes; for ``acceleration``, how far behind the plan the command is.
-        limit: what is allowed of it.
+        limit: what is allowed of it; of being behind, what is not worth telling.
     """
 
     kind: Kind
@@ -179,15 +180,15 @@ class _Part:
             self._acceleration[:, 0] = acceleration
         box = () if prefix or limits.low is None else (limits.low, limits.high)
         self._box = [np.array(side, dtype=np.float64).reshape(self._shape) for side in box]
-        self._slack = self._tick_way(period_s)
+        self._slack = self._way_worth_telling(period_s)
         self._fell_behind = np.zeros((len(rows), 1), dtype=bool)
 
-    def _tick_way(self, period_s: float) -> np.ndarray:
-        """How far behind its plan a command is before that is worth telling: a tick's way."""
+    def _way_worth_telling(self, period_s: float) -> np.ndarray:
+        """How far a command is behind its plan before that is told: of 10 ms, or a tick's way."""
+        time_s = max(period_s, _TELLING_S)
         if self._acceleration is None:
-            return np.where(np.isinf(self._speed), 0.0, self._speed * period_s)
-        start = 4.0 * self._acceleration * period_s**2
-        return np.where(np.isinf(self._speed), start, self._speed * period_s)
+            return np.where(np.isinf(self._speed), 0.0, self._speed * time_s)
+        return np.where(np.isinf(self._speed), self._acceleration * time_s**2, self._speed * time_s)
 
     def place(self, position: np.ndarray) -> None:
         self.position = position[self.indices].reshape(self._shape)

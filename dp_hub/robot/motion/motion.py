@@ -50,7 +50,7 @@ class Counts:
         ran_dry: times that a plan was followed to its end and none came.
         clipped_box: a target outside the workspace.
         limited_speed: a plan faster than allowed, until the command has caught up.
-        limited_acceleration: the command more than a tick's way behind its plan otherwise.
+        limited_acceleration: the command clearly behind its plan otherwise.
         limited_step: a target too far from the measured position.
         holds: times that it began to hold.
     """

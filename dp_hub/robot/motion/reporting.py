@@ -27,7 +27,7 @@ class Cells(Protocol):
 
 def cells(name: str) -> tuple[str, ...]:
     """The cells that the controller called ``name`` writes; a board for it must have them."""
-    own = ("state", "plan", "ticks", "missed", "latest_s", *_COUNTS)
+    own = ("state", "plan", "ticks", "missed", "latest_s", "restamped", *_COUNTS)
     return (*(f"{name}.{one}" for one in own), *_late_cells(name))
 
 
@@ -43,6 +43,7 @@ class Report:
         latest_s: the greatest lateness of a tick.
         late: int64 (``len(EDGES_S) + 1``,), ticks of each lateness.
         counts: of `Motion`.
+        restamped: readings whose own time could not be, and that have the time at which they came.
     """
 
     state: State
@@ -52,6 +53,7 @@ class Report:
     latest_s: float
     late: np.ndarray
     counts: Counts
+    restamped: int = 0
 
     def late_s(self, share: float) -> float:
         """An upper bound, from `EDGES_S`, of the lateness of this share (0 to 1) of the ticks."""
@@ -77,6 +79,7 @@ def read_report(board: Cells, name: str) -> Report:
         latest_s=board[f"{name}.latest_s"],
         late=np.array([board[cell] for cell in _late_cells(name)], dtype=np.int64),
         counts=Counts(**{one: int(board[f"{name}.{one}"]) for one in _COUNTS}),
+        restamped=int(board[f"{name}.restamped"]),
     )
 
 
@@ -103,6 +106,10 @@ class Reporter:
         board[f"{name}.missed"] += missed
         board[f"{name}.latest_s"] = max(board[f"{name}.latest_s"], late_s)
         board[self._late[int(np.searchsorted(EDGES_S, late_s))]] += 1
+
+    def restamped(self) -> None:
+        """Count a reading with an impossible time."""
+        self._board[f"{self._name}.restamped"] += 1
 
     def tell(self, motion: Motion) -> None:
         """Where it is, and its counts."""

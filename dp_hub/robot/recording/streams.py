@@ -34,7 +34,11 @@ class SamplesLike(Protocol):
 
 
 class RingLike(Protocol):
-    """Where samples are read from: `dp_hub.robot.shared.ring.Ring`, or a test's."""
+    """Where samples are read from: `dp_hub.robot.shared.ring.Ring`."""
+
+    @property
+    def count(self) -> int:
+        """How many there ever were."""
 
     def since(self, number: int, /) -> Any:
         """`SamplesLike`: all of that number or a later one that are still there."""

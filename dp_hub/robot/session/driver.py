@@ -8,15 +8,17 @@ What happens when something is late or away:
 | a stream is too old | holds; asks again as soon as the stream is back |
 | no answer within ``give_up_s`` | holds; `PolicyAway` |
 | the policy's process or server is gone | holds; `PolicyAway` |
-| a question does not suit the policy | holds; RobotError |
+| a question does not suit the policy, or it answers what is no number | holds; RobotError |
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from dp_hub.config import build
 from dp_hub.errors import RobotError
 from dp_hub.robot.acting.lateness import Lateness
 from dp_hub.robot.acting.pace import Pace
@@ -31,6 +33,7 @@ from dp_hub.robot.observing.check import check_action, check_observed
 from dp_hub.robot.observing.features import Shape
 from dp_hub.robot.session.session import Session
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 START_AGAIN_S = 120.0
 
@@ -95,13 +98,15 @@ class PolicyDriver:
         }
         check_observed(wanted, session.features, session.streams)
         check_action(info.chunk_shape[1], session.spaces)
-        self._pacing = _pacing(session, how.n_action_steps or info.n_action_steps)
+        # Ensembling averages as many answers as can be had.
+        trained = 1 if how.merge == "ensemble" else info.n_action_steps
+        self._pacing = _pacing(session, how.n_action_steps or trained)
         rules = Rules(**{name: getattr(how, name) for name in Rules.model_fields})
         self._scheduler = Scheduler(rules, self._pacing)
         self._pace = Pace(
             period_s=self._pacing.period_s,
             n_action_steps=self._pacing.n_action_steps,
-            ahead="auto" if how.ahead or how.realtime else 0,
+            ahead=how.ahead or ("auto" if how.realtime else 0),
         )
         self._seed, self._questions = seed, 0
         self._asked: Observation | None = None
@@ -170,25 +175,19 @@ class PolicyDriver:
     def _start_again(self) -> None:
         """Nothing moves meanwhile, but the session beats on."""
         log.warning("the policy is started again")
-        try:
-            self._inference.start()
-            until_s = self._session.clock.now_s() + START_AGAIN_S
-            while not self._inference.ready:
-                self._session.beat()
-                if self._session.clock.now_s() > until_s:
-                    raise RobotError(f"the policy was not ready within {START_AGAIN_S:g} s")
-                self._session.clock.sleep_until(self._session.clock.now_s() + 0.02)
-        except RobotError as error:
-            raise PolicyAway(error.message, hint=error.hint) from None
+        clock = self._session.clock
+        until_s = clock.now_s() + START_AGAIN_S
+        _or_away(self._inference.start)
+        while not _or_away(lambda: self._inference.ready):
+            self._session.beat()
+            self._session.check()
+            if clock.now_s() > until_s:
+                raise PolicyAway(f"the policy was not ready within {START_AGAIN_S:g} s")
+            clock.sleep_until(clock.now_s() + 0.02)
         self._away = False
 
     def _take_answer(self, now_s: float) -> None:
-        try:
-            answer = self._inference.answer()
-        except Refused:
-            raise
-        except RobotError as error:
-            raise PolicyAway(error.message, hint=error.hint) from None
+        answer = _or_away(self._inference.answer)
         if answer is None:
             waited_s = now_s - self._asked_s
             if waited_s > self._how.give_up_s:
@@ -224,10 +223,8 @@ class PolicyDriver:
         if not self._pace.wants(seen.anchor_s):
             return
         self._pace.asked(seen.anchor_s)
-        try:
-            self._inference.ask(seen.values, seed=self._next_seed(), prefix=self._prefix(seen))
-        except RobotError as error:
-            raise PolicyAway(error.message, hint=error.hint) from None
+        seed, prefix = self._next_seed(), self._prefix(seen)
+        _or_away(lambda: self._inference.ask(seen.values, seed=seed, prefix=prefix))
         self._asked, self._asked_s = seen, self._session.clock.now_s()
         self._questions += 1
 
@@ -263,6 +260,16 @@ class PolicyDriver:
         self._pace.reset()
 
 
+def _or_away(call: Callable[[], T]) -> T:
+    """What is called gives. Raises PolicyAway for whatever it says."""
+    try:
+        return call()
+    except Refused:
+        raise
+    except RobotError as error:
+        raise PolicyAway(error.message, hint=error.hint) from None
+
+
 def _pacing(session: Session, n_action_steps: int) -> Pacing:
     first = session.config.actuators[session.config.action[0]]
     turns, at = [], 0
@@ -279,5 +286,6 @@ def _pacing(session: Session, n_action_steps: int) -> Pacing:
 
 
 def with_options(how: InferenceConfig, **options: Any) -> InferenceConfig:
-    """With those options that are not None in the place of its own."""
-    return how.model_copy(update={name: one for name, one in options.items() if one is not None})
+    """With those options that are not None in the place of its own. Raises ConfigError."""
+    told = {name: one for name, one in options.items() if one is not None}
+    return build(InferenceConfig, {**how.model_dump(), **told}, where="the options")

@@ -77,17 +77,34 @@ def _numbers(session: Session, term: str) -> Numbers:
     if len(given.shape) != 1:
         raise ConfigError(f"`{stream}` is no list of numbers: {list(given.shape)}")
     turned = [i for i in range(given.shape[0] - 2) if given.names[i : i + 3] == ("rx", "ry", "rz")]
+    actuator = session.config.actuators[device]
     return Numbers(
         f"{device}/{field}",
-        session.config.actuators[device].state_latency_s,
+        actuator.state_latency_s,
         size=given.shape[0],
         rotation_at=turned[0] if turned and not at else None,
         at=at,
+        method=None if actuator.interpolate else "nearest",
     )
 
 
 def _action(session: Session) -> Feature:
     return [
-        Numbers(f"{_file_name(f'{name}.sent')}/target", size=space.size)
+        Numbers(
+            f"{_file_name(f'{name}.sent')}/target",
+            _sent_late_s(session, name) - session.config.actuators[name].action_latency_s,
+            size=space.size,
+        )
         for name, space in session.spaces.items()
     ]
+
+
+def _sent_late_s(session: Session, name: str) -> float:
+    """How much later than a frame its target may have been sent: at the first tick after it.
+
+    Where targets step, the one of a frame holds for a period: half of it later there is no doubt
+    which one it is, however late the tick.
+    """
+    config = session.config
+    actuator = config.actuators[name]
+    return 0.5 / config.fps if actuator.interpolation == "hold" else 1.0 / actuator.rate_hz

@@ -7,9 +7,11 @@ What ends or hangs, and what follows:
 | the session's own process | controllers hold after ``hold_after_s``, then end by themselves | |
 | a controller | its arm is told nothing more; the others stop | RobotError by `check` |
 | a camera, the simulated world | all stop | RobotError by `check` |
+| a controller, a camera or the world hangs for 2 s | all stop; one that hangs stops when it is | |
+|  | back, or is ended | RobotError by `check` |
 | a stream is too old | the caller holds and goes on when it is back | `Stale` by `observe` |
-| a queue is full | the old plan goes on | counted, False by `send` |
-
+| a queue is full: a plan | is thrown away, the old plan goes on | counted, False by `send` |
+| a queue is full: `hold`, `resume` | is kept until there is room, before any later plan | counted |
 """
 
 import logging
@@ -70,6 +72,7 @@ class Session:
         self._stack = ExitStack()
         self._parts: Parts | None = None
         self._number = 0
+        self._owed: dict[str, list[Order]] = {}
         self._not_before_s = -np.inf
 
     def __enter__(self) -> Self:
@@ -92,7 +95,10 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Each controller brings its arm to rest before it ends.
+        # Each controller brings its arm to rest before it ends; none waits for what hangs.
+        for name, worker in self.parts.workers.items():
+            if name != "world":
+                worker.ask_to_stop()
         self._stack.close()
 
     @property
@@ -134,6 +140,8 @@ class Session:
     def beat(self) -> None:
         """Tell the controllers that the session is well; to be called several times a second."""
         self.parts.board[BEAT] = self.clock.now_s()
+        for name in list(self._owed):
+            self._pay(name)
 
     def check(self) -> None:
         """Whether all processes are well.
@@ -223,12 +231,12 @@ class Session:
     def hold(self) -> None:
         """Bring all actuators to rest; they stay there until `resume`."""
         for name in self.parts.commands:
-            self._put(name, Order.HOLD)
+            self._order(name, Order.HOLD)
 
     def resume(self) -> None:
         """Take plans again after `hold`."""
         for name in self.parts.commands:
-            self._put(name, Order.RESUME)
+            self._order(name, Order.RESUME)
 
     def stop(self) -> None:
         """The emergency stop: seen by every controller at its next tick, past any queue.
@@ -279,15 +287,36 @@ class Session:
         newest = self.last(stream)
         return float(newest.times_s[-1]) if len(newest) else -np.inf
 
-    def _put(self, actuator: str, command: Plan | Order) -> bool:
-        queue = self.parts.commands[actuator]
-        try:
-            queue.put(pack(command, self.parts.spaces[actuator].size))
-        except QueueFull as error:
-            self.full_queues += 1
-            log.warning("%s: %s", actuator, error.message)
-            return False
-        return True
+    def _order(self, actuator: str, order: Order) -> None:
+        """Unlike a plan, an order is not lost where there is no room: it is owed."""
+        owed = [] if order is Order.HOLD else self._owed.get(actuator, [])
+        self._owed[actuator] = owed if order in owed else [*owed, order]
+        if not self._pay(actuator):
+            self._full(actuator, "it is told as soon as there is room")
+
+    def _pay(self, actuator: str) -> bool:
+        """Send the orders that are owed as far as there is room; whether that was all."""
+        queue, owed = self.parts.commands[actuator], self._owed.pop(actuator, [])
+        while owed and queue.waiting < queue.spec.capacity:
+            queue.put(pack(owed.pop(0), self.parts.spaces[actuator].size))
+        if owed:
+            self._owed[actuator] = owed
+        return not owed
+
+    def _put(self, actuator: str, plan: Plan) -> bool:
+        if self._pay(actuator):
+            try:
+                queue = self.parts.commands[actuator]
+                queue.put(pack(plan, self.parts.spaces[actuator].size))
+                return True
+            except QueueFull:
+                pass
+        self._full(actuator, "the plan is thrown away")
+        return False
+
+    def _full(self, actuator: str, what: str) -> None:
+        self.full_queues += 1
+        log.warning("the controller of %s takes no commands: %s", actuator, what)
 
     def _wait(self, done: Any, timeout_s: float = _FIRST_S) -> None:
         until_s = self.clock.now_s() + timeout_s

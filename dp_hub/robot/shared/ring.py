@@ -120,8 +120,9 @@ class Ring:
         """
         number = self._count[0]
         given = self._values.fitting(values)
-        if number and not time_s > self._time[(number - 1) % self.spec.slots]:
-            raise self._not_later(time_s, number)
+        last_s = self._time[(number - 1) % self.spec.slots] if number else -math.inf
+        if not last_s < time_s < math.inf:
+            raise self._not_later(time_s, last_s)
         slot = number % self.spec.slots
         self._sequence[slot] = 2 * number + 1
         fence()
@@ -195,8 +196,7 @@ class Ring:
         values = {name: one[whole] for name, one in values.items()}
         return Samples(numbers[whole], times_s[whole], put_s[whole], values, 0)
 
-    def _not_later(self, time_s: float, number: int) -> RobotError:
-        last_s = self._time[(number - 1) % self.spec.slots]
+    def _not_later(self, time_s: float, last_s: float) -> RobotError:
         return RobotError(
             f"a sample of {self._values.names} at {time_s:.6f} s is not later than the one before,"
             f" at {last_s:.6f} s",

@@ -109,7 +109,7 @@ def sweep() -> list[str]:
 
 
 def remove_of(pid: int) -> None:
-    """Remove all of a process that is known to be dead and shared our resource tracker."""
+    """Remove all of a process that is dead, or will be at once, and shared our resource tracker."""
     with _removing:  # so that the end of this process, which calls this, waits for a thread
         for path in _left(f"{pid}-*"):
             if _remove(path):  # then no other has told the tracker

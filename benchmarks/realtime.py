@@ -1,0 +1,267 @@
+"""What latency costs a policy on a robot: its score in real time, with and without compensation.
+
+    python benchmarks/realtime.py score POLICY --out DIR [--episodes 50] [--at-once 4]
+    python benchmarks/realtime.py plot DIR --image docs/images/latency.png
+    python benchmarks/realtime.py jitter POLICY --out DIR [--minutes 10]
+    python benchmarks/realtime.py record POLICY --out DIR [--episodes 20]
+
+POLICY is a folder or user/name[@revision]. ``score`` runs ``dp-hub rollout POLICY --robot pusht``,
+which is 10 actions a second, a controller of 100 Hz and a camera of 30 Hz in shared memory, over
+seeds 100000 and up: answers come the given ms later than they would (on top of what inference
+takes), with compensation (``--timing observed``: an action is due when its observation says, past
+ones are dropped) and without (``arrival``: the first is due when it comes, as naive code does). The
+offline evaluation of the same seeds is the limit. ``--at-once`` settings share the machine; with
+SCHED_FIFO, where permitted, they do not disturb one another as long as there are cores.
+
+``jitter`` drives episodes for the given minutes twice, with SCHED_FIFO and without, and tells how
+late the controller's ticks were. ``record`` records episodes, and tells how many frames are farther
+than half a period from the values that they hold.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SEED = 100_000
+TIMINGS = ("observed", "arrival")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: an injected latency, and whether it is compensated."""
+
+    latency_ms: int
+    timing: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.timing}_{self.latency_ms}"
+
+    def command(self, policy: str, episodes: int, out: Path, more: Sequence[str]) -> list[str]:
+        return [
+            *("dp-hub", "rollout", policy, "--robot", "pusht", "--episodes", str(episodes)),
+            *("--seed", str(SEED), "--delay-ms", str(self.latency_ms), "--timing", self.timing),
+            *("--json", str(out / f"{self.name}.json"), "--no-view", *more),
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    score = parts.add_parser("score")
+    score.add_argument("policy")
+    score.add_argument("--out", type=Path, required=True)
+    score.add_argument("--episodes", type=int, default=50)
+    score.add_argument("--at-once", type=int, default=4)
+    score.add_argument("--latencies", type=int, nargs="+", default=[0, 50, 100, 200])
+    score.add_argument("--more", default="", help="further options of `dp-hub rollout`")
+    drawn = parts.add_parser("plot")
+    drawn.add_argument("out", type=Path)
+    drawn.add_argument("--image", type=Path, required=True)
+    jitter = parts.add_parser("jitter")
+    jitter.add_argument("policy")
+    jitter.add_argument("--out", type=Path, required=True)
+    jitter.add_argument("--minutes", type=float, default=10.0)
+    record = parts.add_parser("record")
+    record.add_argument("policy")
+    record.add_argument("--out", type=Path, required=True)
+    record.add_argument("--episodes", type=int, default=20)
+    args = parser.parse_args()
+    if args.part == "score":
+        run_scores(args)
+    elif args.part == "record":
+        run_record(args)
+    elif args.part == "plot":
+        plot(args.out, args.image)
+    else:
+        run_jitter(args)
+
+
+def run_scores(args: argparse.Namespace) -> None:
+    """Every setting that has no result yet, some at once; then the table."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    offline = args.out / "offline.json"
+    if not offline.exists():
+        run(["dp-hub", "eval", args.policy, "--episodes", str(args.episodes), "--json", offline])
+    settings = [Setting(ms, timing) for ms in args.latencies for timing in TIMINGS]
+    waiting = [one for one in settings if not (args.out / f"{one.name}.json").exists()]
+    running: dict[Setting, subprocess.Popen[bytes]] = {}
+    while waiting or running:
+        while waiting and len(running) < args.at_once:
+            one = waiting.pop(0)
+            command = one.command(args.policy, args.episodes, args.out, shlex.split(args.more))
+            print(shlex.join(command), flush=True)
+            with (args.out / f"{one.name}.log").open("wb") as log:
+                running[one] = subprocess.Popen(started(command), stdout=log, stderr=log)
+        for one, process in list(running.items()):
+            if process.poll() is not None:
+                del running[one]
+                if process.returncode:
+                    sys.exit(f"{one.name} failed: see {args.out / one.name}.log")
+        time.sleep(0.5)
+    print(table(args.out))
+
+
+def run(command: Sequence[Any]) -> None:
+    words = [str(word) for word in command]
+    print(shlex.join(words), flush=True)
+    subprocess.run(started(words), check=True, stdout=subprocess.DEVNULL)
+
+
+def started(words: Sequence[str]) -> list[str]:
+    """A `dp-hub` command by the Python that runs this."""
+    return [sys.executable, "-c", "from dp_hub.cli.main import main; main()", *words[1:]]
+
+
+def results(out: Path) -> dict[Setting, dict[str, Any]]:
+    """What there is, by setting."""
+    found = {}
+    for timing in TIMINGS:
+        for path in out.glob(f"{timing}_*.json"):
+            setting = Setting(int(path.stem.rpartition("_")[2]), timing)
+            found[setting] = json.loads(path.read_text())
+    return dict(sorted(found.items(), key=lambda item: (item[0].latency_ms, item[0].timing)))
+
+
+def table(out: Path) -> str:
+    """All settings beside the offline evaluation, as Markdown."""
+    offline = json.loads((out / "offline.json").read_text())["metrics"]
+    lines = [
+        "| injected | compensated | mean max reward | success | observation to motion "
+        "| late answers | past actions |",
+        "|---|---|---|---|---|---|---|",
+        f"| offline | | {told(offline['mean_max_reward'])} | {told(offline['success_rate'])} "
+        "| 0 | | |",
+    ]
+    for one, result in results(out).items():
+        metrics, late = result["metrics"], result["driven"]["lateness"]
+        lines.append(
+            f"| {one.latency_ms} ms | {'yes' if one.timing == 'observed' else 'no'} "
+            f"| {told(metrics['mean_max_reward'])} | {told(metrics['success_rate'])} "
+            f"| {1000 * late['latency_sum_s'] / late['answers']:.0f} ms "
+            f"| {late['late']} of {late['answers']} | {late['dropped']} |"
+        )
+    return "\n".join(lines)
+
+
+def told(interval: dict[str, float]) -> str:
+    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
+def plot(out: Path, image: Path) -> None:
+    """Score over latency, a line with compensation and one without."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    offline = json.loads((out / "offline.json").read_text())["metrics"]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    words = {"mean_max_reward": "mean maximum reward", "success_rate": "success"}
+    for axis, (name, title) in zip(axes, words.items(), strict=True):
+        axis.axhline(offline[name]["value"], color="0.5", linestyle="--", label="offline")
+        for timing, label in (("observed", "compensated"), ("arrival", "not compensated")):
+            rows = [
+                (k.latency_ms, v["metrics"][name])
+                for k, v in results(out).items()
+                if k.timing == timing
+            ]
+            ms = [row[0] for row in rows]
+            value = [row[1]["value"] for row in rows]
+            below = [row[1]["value"] - row[1]["low"] for row in rows]
+            above = [row[1]["high"] - row[1]["value"] for row in rows]
+            axis.errorbar(ms, value, yerr=(below, above), marker="o", capsize=3, label=label)
+        axis.set(title=title, xlabel="injected latency, ms", ylim=(0, 1.05))
+    axes[0].legend(loc="lower left")
+    figure.savefig(image, dpi=110)
+    print(f"wrote {image}")
+
+
+def run_jitter(args: argparse.Namespace) -> None:
+    """Ten minutes of episodes with the policy running, with SCHED_FIFO and without."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for option in ("--realtime", "--no-realtime"):
+        until_s, ticks, late, missed, latest_s = (
+            time.monotonic() + 60 * args.minutes,
+            0,
+            None,
+            0,
+            0.0,
+        )
+        while time.monotonic() < until_s:
+            file = args.out / "jitter.json"
+            left = max(1, round((until_s - time.monotonic()) / 30))
+            command = ["dp-hub", "rollout", args.policy, "--robot", "pusht", "--no-view", option]
+            run([*command, "--episodes", str(left), "--seed", "300000", "--json", file])
+            arm = json.loads(file.read_text())["counts"]["arm"]
+            counts = [arm[name] for name in sorted_late(arm)]
+            late = counts if late is None else [a + b for a, b in zip(late, counts, strict=True)]
+            ticks, missed = ticks + int(arm["ticks"]), missed + int(arm["missed"])
+            latest_s = max(latest_s, arm["latest_s"])
+        assert late is not None
+        rows.append(
+            {
+                "option": option,
+                "ticks": ticks,
+                "missed": missed,
+                "latest_ms": 1000 * latest_s,
+                **shares(late),
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    (args.out / "jitter_rows.json").write_text(json.dumps(rows, indent=1))
+
+
+def sorted_late(arm: dict[str, float]) -> list[str]:
+    return sorted(
+        (n for n in arm if n.startswith("late_") and n[5:].isdigit()), key=lambda n: int(n[5:])
+    )
+
+
+def shares(late: Sequence[float]) -> dict[str, float]:
+    """Share of ticks within 1 ms, and the bounds that 50, 99 and 99.9 % keep."""
+    from dp_hub.robot.motion.reporting import EDGES_S
+
+    total, seen, bounds = sum(late), 0.0, {}
+    within = sum(late[: EDGES_S.index(0.001) + 1]) / total
+    for edge, count in zip([*EDGES_S, float("inf")], late, strict=True):
+        seen += count
+        for share in (0.5, 0.99, 0.999):
+            if seen >= share * total:
+                bounds.setdefault(f"p{100 * share:g}_ms", 1000 * edge)
+    return {"within_1_ms": within, **bounds}
+
+
+def run_record(args: argparse.Namespace) -> None:
+    """Record episodes with SCHED_FIFO and without, and look how far frames are from their values."""
+    from dp_hub import open_dataset
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    for option in ("--realtime", "--no-realtime"):
+        to = args.out / f"recorded{option[1:]}"
+        command = ["dp-hub", "rollout", args.policy, "--robot", "pusht", "--no-view", option]
+        run([*command, "--episodes", str(args.episodes), "--seed", "400000", "--record", to])
+        dataset = open_dataset(to)
+        off = [facts.get("off_grid", {}) for facts in dataset.episodes.metadata]
+        features = sorted({name for one in off for name in one})
+        told = {name: sum(one.get(name, 0) for one in off) for name in features}
+        lost = [
+            facts["not_recorded"] for facts in dataset.episodes.metadata if "not_recorded" in facts
+        ]
+        print(
+            f"{option}: {dataset.n_episodes} episodes, {dataset.n_frames} frames; farther than half "
+            f"a period from their values: {told or 'none'}; not recorded: {lost or 'nothing'}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
