@@ -97,7 +97,7 @@ class InferenceConfig(Rules):
     """From an observation to its chunk, as `dp-hub latency` measured it: the first guess."""
     ahead: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
     """Steps that the policy is asked earlier; ``auto``: so many that answers are in time."""
-    realtime: bool = False
+    chunking: Literal["guidance", "inpaint"] | None = None
     """Real-time chunking: the next chunk continues the one that is being carried out."""
     give_up_s: Positive = 5.0
     """A policy that has not answered by then has failed: the robot holds, the episode ends."""

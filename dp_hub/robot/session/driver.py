@@ -12,7 +12,7 @@ What happens when something is late or away:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -106,7 +106,8 @@ class PolicyDriver:
         self._pace = Pace(
             period_s=self._pacing.period_s,
             n_action_steps=self._pacing.n_action_steps,
-            ahead=how.ahead or ("auto" if how.realtime else 0),
+            grid_s=_grid_s(session, info.observed),
+            ahead=how.ahead or ("auto" if how.chunking else 0),
         )
         self._seed, self._questions = seed, 0
         self._asked: Observation | None = None
@@ -238,7 +239,7 @@ class PolicyDriver:
 
     def _prefix(self, seen: Observation) -> Prefix | None:
         """What is being carried out, for real-time chunking."""
-        if not self._how.realtime:
+        if self._how.chunking is None:
             return None
         plan = self._scheduler.overlap(
             seen.anchor_s,
@@ -246,7 +247,7 @@ class PolicyDriver:
             horizon=self._info.horizon,
             n_obs_steps=self._info.n_obs_steps,
         )
-        return None if plan is None else Prefix(plan.actions, plan.weights)
+        return None if plan is None else Prefix(plan.actions, plan.weights, self._how.chunking)
 
     def _next_seed(self) -> int | None:
         # Another noise for every question, and the same ones in every repetition.
@@ -268,6 +269,14 @@ def _or_away(call: Callable[[], T]) -> T:
         raise
     except RobotError as error:
         raise PolicyAway(error.message, hint=error.hint) from None
+
+
+def _grid_s(session: Session, features: Sequence[str]) -> float:
+    """Between observations: the period of the slowest stream that these features are made of."""
+    rings = {
+        stream.partition(".")[0] for name in features for stream in session.features[name].streams
+    }
+    return 1.0 / min(session.parts.rates_hz[ring] for ring in rings)
 
 
 def _pacing(session: Session, n_action_steps: int) -> Pacing:
