@@ -241,7 +241,7 @@ def shares(late: Sequence[float]) -> dict[str, float]:
 
 
 def run_record(args: argparse.Namespace) -> None:
-    """Record episodes with SCHED_FIFO and without, and look how far frames are from their values."""
+    """Record episodes both ways, and look how far frames are from their values."""
     from dp_hub import open_dataset
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -257,8 +257,8 @@ def run_record(args: argparse.Namespace) -> None:
             facts["not_recorded"] for facts in dataset.episodes.metadata if "not_recorded" in facts
         ]
         print(
-            f"{option}: {dataset.n_episodes} episodes, {dataset.n_frames} frames; farther than half "
-            f"a period from their values: {told or 'none'}; not recorded: {lost or 'nothing'}",
+            f"{option}: {dataset.n_episodes} episodes, {dataset.n_frames} frames; farther than "
+            f"half a period from their values: {told or 'none'}; not recorded: {lost or 'nothing'}",
             flush=True,
         )
 
