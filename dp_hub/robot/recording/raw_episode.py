@@ -31,6 +31,7 @@ from dp_hub.robot.recording.video import SUFFIX, VideoSink, encoding_for
 FACTS = "metadata.json"
 PENDING = ".pending"  # there until the episode is in the dataset
 BEFORE_S = 0.5  # how much of each stream is kept from before the beginning
+AFTER_S = 0.15  # and from after its end: values count earlier than their times by a latency
 _LATE_START_S = 1.0  # an episode may have begun so long ago
 
 
@@ -96,7 +97,7 @@ class RawEpisode:
         """
         self._disk.check()
         for taker in self._takers:
-            taker.take(self.stop_s)
+            taker.take(None if self.stop_s is None else self.stop_s + AFTER_S)
 
     def end(self, stop_s: float) -> None:
         """Let the episode end then; `take` is to be called until `is_over`."""
