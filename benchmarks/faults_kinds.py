@@ -74,7 +74,32 @@ class Case:
         if (speed := self.robot.speed) > AT_REST:
             raise NotAsDocumented(f"at rest it moves with {speed:.1f} px/s")
 
+    def ended(self, how: str) -> bool:
+        """Whether an episode has ended so since the fault."""
+        return how in self.robot.status.ended[self.ended_before :]
+
+    def begins(self) -> None:
+        """The fault comes now."""
+        self.holds_before, self.began_s = self.robot.count("holds"), time.monotonic()
+        self.ended_before = len(self.robot.status.ended)
+        self.until_s = np.inf
+
+    def goes_on(self, within_s: float = 15.0) -> None:
+        """By itself; where that is the state that is documented, it is timed."""
+        self.until_s = min(self.until_s, time.monotonic())
+        took_s = self.robot.goes_on(within_s)
+        if self.state_s is None:
+            self.state_s, self.until_s = took_s, np.inf
+
+    def goes_on_by_key(self) -> None:
+        """When somebody lets it."""
+        self.until_s = min(self.until_s, time.monotonic())
+        self.robot.key("c")
+        self.robot.goes_on(30.0)
+
     holds_before: int = 0
+    ended_before: int = 0
+    until_s: float = np.inf
 
 
 @dataclass(frozen=True)
@@ -155,7 +180,7 @@ def _after_pause(case: Case, seconds: float) -> None:
     if seconds > MAX_AGE_S or (case.robot.count("holds") > case.holds_before):
         case.holds(MAX_AGE_S)
     time.sleep(seconds)
-    _goes_on(case)
+    case.goes_on()
 
 
 def pause_holds(name: str, seconds: float) -> Callable[[Case], None]:
@@ -168,7 +193,7 @@ def pause_holds(name: str, seconds: float) -> Callable[[Case], None]:
             time.sleep(max(0.0, seconds - (time.monotonic() - case.began_s)))
         finally:
             case.robot.signal(name, CONT)
-        _goes_on(case)
+        case.goes_on()
 
     return do
 
@@ -187,13 +212,13 @@ def camera_clock(case: Case) -> None:
     """The camera's clock steps all the time."""
     before = case.robot.status.restamped
     case.reached(lambda: case.robot.status.restamped > before, 3.0, "frames are restamped")
-    _goes_on(case)
+    case.goes_on()
 
 
 def wall_clock(case: Case) -> None:
     """`time.time` jumps by hours at every call, in all processes."""
     time.sleep(1.0)
-    _goes_on(case)
+    case.goes_on()
 
 
 # The policy
@@ -217,17 +242,16 @@ def policy_hangs(case: Case) -> None:
 def answers_too_late(case: Case) -> None:
     """An answer after ``give_up_s`` is none."""
     case.robot.order("spoil", {"delay_s": 2 * GIVE_UP_S})
-    case.reached(lambda: "policy away" in case.robot.status.ended, GIVE_UP_S + 3.0, "away")
+    case.reached(lambda: case.ended("policy away"), GIVE_UP_S + 3.0, "away")
     case.robot.order("spoil", {"delay_s": 0.0})
     _away_and_back(case, GIVE_UP_S + 3.0)
 
 
 def _away_and_back(case: Case, within_s: float) -> None:
-    robot = case.robot
     case.holds(within_s)
-    wait_until(lambda: "policy away" in robot.status.ended, SLACK_S, "the episode ends")
+    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
     case.rests()
-    _key_lets_it_go_on(case)
+    case.goes_on_by_key()
 
 
 def late(rule: str) -> Callable[[Case], None]:
@@ -240,11 +264,11 @@ def late(rule: str) -> Callable[[Case], None]:
         robot.order("late", rule)
         robot.key("c")
         robot.goes_on()
-        case.holds_before, case.began_s = robot.count("holds"), time.monotonic()
+        case.begins()
         robot.order("spoil", {"delay_s": 0.9})
         if rule == "stop":
             case.holds(3.0)
-            wait_until(lambda: robot.status.ended[-1] == "late", SLACK_S, "the episode ends")
+            wait_until(lambda: case.ended("late"), SLACK_S, "the episode ends")
             case.rests()
         elif rule == "hold":
             case.reached(lambda: robot.speed < AT_REST, 3.0, "it stays where it is")
@@ -252,9 +276,9 @@ def late(rule: str) -> Callable[[Case], None]:
             time.sleep(2.0)
         robot.order("spoil", {"delay_s": 0.0})
         if rule == "stop":
-            _key_lets_it_go_on(case)
+            case.goes_on_by_key()
         else:
-            _goes_on(case)
+            case.goes_on()
 
     return do
 
@@ -306,7 +330,7 @@ def full_queue(case: Case) -> None:
         wait_until(lambda: robot.status.full > 0, 1.0, "the queue is full")
     finally:
         robot.signal("arm", CONT)
-    _goes_on(case)
+    case.goes_on()
 
 
 def hold_in_a_full_queue(case: Case) -> None:
@@ -322,7 +346,7 @@ def hold_in_a_full_queue(case: Case) -> None:
         robot.signal("arm", CONT)
     case.holds(1.0)
     case.rests()
-    _key_lets_it_go_on(case)
+    case.goes_on_by_key()
 
 
 # Plans
@@ -338,12 +362,12 @@ def plan(kind: str) -> Callable[[Case], None]:
         robot.key("c")
         robot.goes_on()
         refused = robot.count("refused")
-        case.began_s = time.monotonic()
+        case.begins()
         robot.order("plan", _bad_plan(kind, case.rng))
         if kind == "not finite":
             case.reached(lambda: robot.count("refused") > refused, 1.0, "it is refused")
         time.sleep(0.5)
-        _goes_on(case)
+        case.goes_on()
 
     return do
 
@@ -372,13 +396,13 @@ def server_killed(case: Case) -> None:
     assert server is not None
     os.kill(server.process.pid, KILL)
     case.holds(1.5)
-    wait_until(lambda: "policy away" in case.robot.status.ended, SLACK_S, "the episode ends")
+    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
     server.gone()
     folder, port = server.folder, server.port
     server.end()
     case.server = Server(folder, port)
     case.rests()
-    _key_lets_it_go_on(case)
+    case.goes_on_by_key()
 
 
 def server_hangs(case: Case) -> None:
@@ -390,18 +414,18 @@ def server_hangs(case: Case) -> None:
         case.rests()
     finally:
         os.kill(case.server.process.pid, CONT)
-    _key_lets_it_go_on(case)
+    case.goes_on_by_key()
 
 
 def connection_lost(case: Case) -> None:
     """The robot's connection is cut."""
     case.robot.order("drop")
     time.sleep(1.0)
-    if "policy away" in case.robot.status.ended:
+    if case.ended("policy away"):
         case.holds(1.0)
-        _key_lets_it_go_on(case)
+        case.goes_on_by_key()
     else:
-        _goes_on(case)
+        case.goes_on()
 
 
 def other_client_leaves(case: Case) -> None:
@@ -417,7 +441,7 @@ def other_client_leaves(case: Case) -> None:
     other.predict(obs)
     other._connection.socket.close()
     time.sleep(0.5)
-    _goes_on(case)
+    case.goes_on()
     other.close()
 
 
@@ -436,18 +460,7 @@ def view_killed(case: Case) -> None:
     """Nobody needs it."""
     case.robot.signal("view", KILL)
     time.sleep(0.5)
-    _goes_on(case)
-
-
-def _goes_on(case: Case) -> None:
-    took_s = case.robot.goes_on()
-    if case.state_s is None:
-        case.state_s = took_s
-
-
-def _key_lets_it_go_on(case: Case) -> None:
-    case.robot.key("c")
-    case.robot.goes_on(30.0)
+    case.goes_on()
 
 
 REMOTE = (("remote", True),)
@@ -536,7 +549,7 @@ class Bench:
             robot.goes_on(30.0)
             time.sleep(rng.uniform(0.0, 0.5))
             before = len(robot.pids()), len(robot.segments())
-            case.holds_before, case.began_s = robot.count("holds"), time.monotonic()
+            case.begins()
             first_s = case.began_s
             kind.do(case)
             if kind.state != "continue":
@@ -549,7 +562,7 @@ class Bench:
         except NotAsDocumented as error:
             failed = str(error)
         self._server = case.server or self._server
-        moved, speed = _motion(robot, case.began_s)
+        moved, speed = _motion(robot, case.began_s, case.until_s)
         if failed or case.ends or kind.fresh:
             if failed is None and not case.ends:
                 robot.key("q")
@@ -634,8 +647,9 @@ def _check_bounds(robot: Robot, kind: Kind, since_s: float) -> None:
         raise NotAsDocumented(f"it moved with {speeds.max():.0f} px/s, the limit is {SPEED:g}")
 
 
-def _motion(robot: Robot, since_s: float) -> tuple[float, float]:
-    _, positions, speeds = robot.trace.since(since_s)
+def _motion(robot: Robot, since_s: float, until_s: float) -> tuple[float, float]:
+    times_s, positions, speeds = robot.trace.since(since_s)
+    positions, speeds = positions[times_s <= until_s], speeds[times_s <= until_s]
     if not len(positions):
         return 0.0, 0.0
     return float(np.linalg.norm(positions - positions[0], axis=1).max()), float(speeds.max())

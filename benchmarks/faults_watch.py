@@ -98,7 +98,8 @@ class Child:
 
     def pids(self) -> set[int]:
         """All processes of it that live, itself and the descendants of its descendants."""
-        found = {int(one.name) for one in Path("/proc").glob("[0-9]*") if _is_marked(one, self.mark)}
+        processes = Path("/proc").glob("[0-9]*")
+        found = {int(one.name) for one in processes if _is_marked(one, self.mark)}
         self.seen_pids |= found
         return found
 

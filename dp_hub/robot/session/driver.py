@@ -8,6 +8,7 @@ What happens when something is late or away:
 | a stream is too old | holds; asks again as soon as the stream is back |
 | no answer within ``give_up_s`` | holds; `PolicyAway` |
 | the policy's process or server is gone | holds; `PolicyAway` |
+| it is started again | does not move until it is ready; RobotError if it cannot be |
 | a question does not suit the policy, or it answers what is no number | holds; RobotError |
 """
 
@@ -113,6 +114,7 @@ class PolicyDriver:
         self._asked: Observation | None = None
         self._asked_s = 0.0
         self._running = self._away = False
+        self._ready_until_s: float | None = None
         self._waits_for: str | None = None
         self._stale = self._full = 0
 
@@ -127,7 +129,9 @@ class PolicyDriver:
         return self._running
 
     def start(self, *, seed: int | None = None) -> None:
-        """Let the policy drive from now on, after starting it again if it was away.
+        """Let the policy drive from now on; if it was away, it is started again first.
+
+        That takes a while, in which `step` does nothing.
 
         Args:
             seed: of its noise, if another than before.
@@ -135,7 +139,10 @@ class PolicyDriver:
             PolicyAway: it cannot be started.
         """
         if self._away:
-            self._start_again()
+            log.warning("the policy is started again")
+            _or_away(self._inference.start)
+            self._away = False
+            self._ready_until_s = self._session.clock.now_s() + START_AGAIN_S
         self._seed = self._seed if seed is None else seed
         self._forget()
         self._running = True
@@ -152,12 +159,15 @@ class PolicyDriver:
             Whether the rollout goes on; False where `late: stop` ends it.
         Raises:
             PolicyAway: see the module. The robot was told to hold.
-            RobotError: an observation that does not suit the policy; likewise.
+            RobotError: an observation that does not suit the policy, or it cannot be started again;
+                likewise.
         """
         if not self._running:
             return True
         now_s = self._session.clock.now_s()
         try:
+            if not self._is_ready(now_s):
+                return True
             if self._asked is not None:
                 self._take_answer(now_s)
             if self._asked is None:
@@ -165,7 +175,7 @@ class PolicyDriver:
         except RobotError as error:
             self._session.hold()
             self.pause()
-            self._away = isinstance(error, PolicyAway)
+            self._away = isinstance(error, PolicyAway) or self._ready_until_s is not None
             raise
         if self._scheduler.state(now_s) == "stopped":
             self._session.hold()
@@ -173,19 +183,16 @@ class PolicyDriver:
             return False
         return True
 
-    def _start_again(self) -> None:
-        """Nothing moves meanwhile, but the session beats on."""
-        log.warning("the policy is started again")
-        clock = self._session.clock
-        until_s = clock.now_s() + START_AGAIN_S
-        _or_away(self._inference.start)
-        while not _or_away(lambda: self._inference.ready):
-            self._session.beat()
-            self._session.check()
-            if clock.now_s() > until_s:
-                raise PolicyAway(f"the policy was not ready within {START_AGAIN_S:g} s")
-            clock.sleep_until(clock.now_s() + 0.02)
-        self._away = False
+    def _is_ready(self, now_s: float) -> bool:
+        """Whether a policy that was started again is there. RobotError: it never will be."""
+        if self._ready_until_s is None:
+            return True
+        if self._inference.ready:
+            self._ready_until_s = None
+            return True
+        if now_s > self._ready_until_s:
+            raise RobotError(f"the policy was not ready within {START_AGAIN_S:g} s")
+        return False
 
     def _take_answer(self, now_s: float) -> None:
         answer = _or_away(self._inference.answer)
