@@ -228,7 +228,7 @@ def test_a_policy_that_sees_what_the_robot_gives_is_let_in():
             {"observation.environment_state": 18},
             r"observes observation.environment_state \(18 numbers\); the robot gives "
             r"observation.state \(8 numbers\), observation.image \(pictures of 4x4x3\).*"
-            r"put `observation.environment_state: \[STREAM, ...\]` under `features`.*"
+            r"put `observation.environment_state: \[STREAM, ...\]` under `observations`.*"
             r"arm.position \(2\), arm.block \(6\), gripper \(1\)",
         ),
         (

@@ -78,8 +78,8 @@ def _how(name: str, shape: Shape, streams: Mapping[str, Field]) -> str:
             f"{one} ({_size(field)})" for one, field in streams.items() if not is_picture(field)
         ]
         return (
-            f"put `{name}: [STREAM, ...]` under `features` in the config, with the streams whose "
-            f"numbers it was trained on; there are {', '.join(numbers) or 'none'}"
+            f"put `{name}: [STREAM, ...]` under `observations` in the config, with the streams "
+            f"whose numbers it was trained on; there are {', '.join(numbers) or 'none'}"
         )
     cameras = [
         f"{one} ({field.shape[0]}x{field.shape[1]})"
@@ -87,8 +87,9 @@ def _how(name: str, shape: Shape, streams: Mapping[str, Field]) -> str:
         if is_picture(field)
     ]
     return (
-        f"put `{name}: {{from: CAMERA, resize: [{shape[0]}, {shape[1]}]}}` under `features` in the "
-        f"config, with the `crop` it was recorded with; there are {', '.join(cameras) or 'none'}"
+        f"put `{name}: {{camera: CAMERA, resize: [{shape[0]}, {shape[1]}]}}` under `observations` "
+        "in the config, with the `crop` it was recorded with; there are "
+        f"{', '.join(cameras) or 'none'}"
     )
 
 
