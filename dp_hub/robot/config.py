@@ -3,6 +3,7 @@
 The file is YAML and strict; what it means is in docs/robots.md.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dp_hub.config import Config, build, read_yaml
+from dp_hub.errors import ConfigError
 from dp_hub.robot.acting.rules import Interpolation, Rules
 from dp_hub.robot.motion.limits import Limits
 
@@ -20,13 +22,15 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=16384)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 """Of a device: it becomes part of the names of streams."""
+_RESERVED = ("session", "world")  # names of cells and of a process
+_RECORDED = ("action", "intervention", "stage")  # features that recording adds
 
 
 class DeviceConfig(Config):
     """Which driver, and what it is told."""
 
     device: str = Field(min_length=1)
-    """Its name; `dp-hub rollout --help` tells how to list them."""
+    """Its name; docs/robots.md has a table, and a wrong one is answered by those there are."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the driver."""
 
@@ -139,10 +143,14 @@ class RobotConfig(Config):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        _refuse_doubles([*self.arms, *self.grippers, *self.cameras])
+        _check_devices([*self.arms, *self.grippers, *self.cameras])
         for name in self.action:
             _check_name(name, self.actuators, "action")
+            if self.action.count(name) > 1:
+                raise ValueError(f"action: {name} stands there twice")
         for feature, made_of in self.observations.items():
+            if feature in _RECORDED:
+                raise ValueError(f"observations: {feature!r} is the name of what is recorded of it")
             if isinstance(made_of, PictureFeature):
                 _check_name(made_of.camera, self.cameras, f"observations.{feature}")
             else:
@@ -175,15 +183,23 @@ class RobotConfig(Config):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _refuse_doubles(names: list[str]) -> None:
+def _check_devices(names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two devices are called {name}")
+        if name in _RESERVED or name.endswith("_sent"):
+            raise ValueError(f"a device cannot be called {name}: the name is taken")
 
 
 def _check_name(name: str, known: Mapping[str, Any], where: str) -> None:
-    if name not in known:
-        raise ValueError(f"{where}: no device is called {name!r}; there is {', '.join(known)}")
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    have = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(
+        f"{where}: no device of that kind is called {name!r}; {have}there is "
+        f"{', '.join(known) or 'none'}"
+    )
 
 
 def load_robot(path: Path | str) -> RobotConfig:
@@ -193,6 +209,13 @@ def load_robot(path: Path | str) -> RobotConfig:
         ConfigError: it is missing or does not fit.
     """
     file = find_robot(path)
+    if not file.is_file() and file.suffix == "":
+        near = difflib.get_close_matches(str(path), bundled_robots(), n=1)
+        raise ConfigError(
+            f"there is no robot {str(path)!r}",
+            hint=(f"did you mean `{near[0]}`? " if near else "")
+            + f"name a YAML file, or one that comes with dp_hub: {', '.join(bundled_robots())}",
+        )
     return build(RobotConfig, read_yaml(file), where=str(file))
 
 
@@ -200,7 +223,7 @@ def find_robot(path: Path | str) -> Path:
     """The file of a robot: a path, or the name of one in `dp_hub/robot/configs`."""
     file = Path(path)
     bundled = Path(__file__).parent / "configs" / f"{path}.yaml"
-    return bundled if not file.exists() and file.suffix == "" and bundled.is_file() else file
+    return bundled if not file.is_file() and str(path) in bundled_robots() else file
 
 
 def bundled_robots() -> list[str]:

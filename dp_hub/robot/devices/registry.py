@@ -60,6 +60,11 @@ class DeviceCall:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it belongs to a simulated world. Raises as `load_device`."""
+        return takes(load_device(self.group, self.name), "ports")
+
     def make(self, ports: "Ports | None" = None) -> Any:
         """The device, not open yet.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dp_hub.errors import ConfigError
-from dp_hub.robot.config import ActuatorConfig, RobotConfig
+from dp_hub.robot.config import ActuatorConfig, CameraConfig, RobotConfig
 from dp_hub.robot.devices.protocols import Actuator
 from dp_hub.robot.devices.registry import ARMS, CAMERAS, GRIPPERS, WORLDS, DeviceCall, device_call
 from dp_hub.robot.fields import Field
@@ -30,6 +30,7 @@ BEAT, STOP = "session.beat_s", "session.stop"
 """Cells that the session writes: when it was last well, and 1 for the emergency stop."""
 _COMMANDS = 32
 _HANGS_S = 2.0
+_WORLD_READY_S = 30.0
 
 
 @dataclass
@@ -69,39 +70,42 @@ class Parts:
 def make_parts(
     config: RobotConfig, stack: ExitStack, *, dry_run: bool, scheduling: Scheduling | None
 ) -> Parts:
-    """Make everything and start the workers; what is made is given back by ``stack``.
+    """Make all memory and plan all workers; what is made is given back by ``stack``.
+
+    Nothing is started and no hardware is touched, so that what does not fit is refused before.
 
     Raises:
-        ConfigError: a device does not exist, or its options or limits do not fit.
-        RobotError: a library or a device is missing.
+        ConfigError: a device does not exist, or its options or limits do not fit or are missing.
+        RobotError: a library is missing.
     """
     sweep()
     world, call = _world(config, stack)
-    ports = world.ports if world else None
     board = _kept(stack, Board.create([BEAT, STOP, *_cells(config)]))
-    parts = Parts(board, ports=ports)
+    parts = Parts(board, ports=world.ports if world else None)
+    making = _Making(config, parts, stack, dry_run, scheduling)
     if world and call:
-        job = process.WorldJob(call, world.ports)
-        parts.workers["world"] = Worker(
-            "the simulated world", process.run, job, scheduling=scheduling, beat_within_s=_HANGS_S
+        making.add_worker(
+            "world", "the simulated world", process.run, process.WorldJob(call, world.ports)
         )
-        _start(parts.workers["world"], stack)
-        parts.workers["world"].wait_ready(30.0)
         parts.world = WorldControl(world.ports)
         stack.callback(parts.world.close)
     for name, one in config.actuators.items():
-        _add_actuator(parts, config, name, one, ports, stack, dry_run, scheduling)
+        making.add_actuator(name, one)
     for name, seen in config.cameras.items():
-        where = f"cameras.{name}"
-        made = device_call(CAMERAS, seen.device, seen.options, where=where)
-        shape = _shape(made, ports, where)
-        ring = _ring(parts, stack, name, (camera.picture_field(shape),), seen.rate_hz, config)
-        job_of = camera.CameraJob(name, made, ring.spec, board.spec, ports)
-        parts.workers[name] = Worker(
-            f"camera {name}", camera.run, job_of, scheduling=scheduling, beat_within_s=_HANGS_S
-        )
-        _start(parts.workers[name], stack)
+        making.add_camera(name, seen)
     return parts
+
+
+def start_parts(parts: Parts, stack: ExitStack) -> None:
+    """Start all workers, the simulated world first: its devices look for it.
+
+    They are ended by ``stack``. Raises RobotError: the world does not begin.
+    """
+    for name, worker in parts.workers.items():
+        stack.callback(worker.stop)
+        worker.start()
+        if name == "world":
+            worker.wait_ready(_WORLD_READY_S)
 
 
 def _world(config: RobotConfig, stack: ExitStack) -> tuple[WorldMemory | None, DeviceCall | None]:
@@ -118,70 +122,80 @@ def _cells(config: RobotConfig) -> Iterator[str]:
         yield from camera.board_cells(name)
 
 
-def _add_actuator(
-    parts: Parts,
-    config: RobotConfig,
-    name: str,
-    one: ActuatorConfig,
-    ports: Ports | None,
-    stack: ExitStack,
-    dry_run: bool,
-    scheduling: Scheduling | None,
-) -> None:
-    kind, group = ("arms", ARMS) if name in config.arms else ("grippers", GRIPPERS)
-    call = device_call(group, one.device, one.options, where=f"{kind}.{name}")
-    made: Actuator = call.make(ports)
-    one.limits.check(made.space, where=f"{kind}.{name}.limits")
-    if not config.is_simulated and (missing := one.limits.missing(made.space)):
-        raise ConfigError(
-            f"{kind}.{name} has no limits for {', '.join(missing)}",
-            hint=f"set {kind}.{name}.limits: a robot that is no simulation is not moved without",
+@dataclass(frozen=True)
+class _Making:
+    """What is common to the parts that are made."""
+
+    config: RobotConfig
+    parts: Parts
+    stack: ExitStack
+    dry_run: bool
+    scheduling: Scheduling | None
+
+    def add_worker(self, key: str, name: str, main: Any, job: Any) -> None:
+        self.parts.workers[key] = Worker(
+            name, main, job, scheduling=self.scheduling, beat_within_s=_HANGS_S
         )
-    state = _ring(parts, stack, name, made.fields, one.rate_hz, config)
-    sent = _ring(
-        parts, stack, f"{name}.sent", controller.sent_fields(made.space), one.rate_hz, config
-    )
-    queue = _kept(stack, Queue.create(plan_fields(made.space.size), capacity=_COMMANDS))
-    parts.commands[name], parts.spaces[name] = queue, made.space
-    job = controller.ControllerJob(
-        name=name,
-        make=call,
-        limits=one.limits,
-        interpolation=one.interpolation,
-        rate_hz=one.rate_hz,
-        action_latency_s=one.action_latency_s,
-        state=state.spec,
-        sent=sent.spec,
-        commands=queue.spec,
-        board=parts.board.spec,
-        heartbeat_cell=BEAT,
-        stop_cell=STOP,
-        hold_after_s=config.hold_after_s,
-        dry_run=dry_run,
-        ports=ports,
-    )
-    parts.workers[name] = Worker(
-        f"the controller of {name}",
-        controller.run,
-        job,
-        scheduling=scheduling,
-        beat_within_s=_HANGS_S,
-    )
-    _start(parts.workers[name], stack)
+
+    def add_actuator(self, name: str, one: ActuatorConfig) -> None:
+        config, parts = self.config, self.parts
+        kind, group = ("arms", ARMS) if name in config.arms else ("grippers", GRIPPERS)
+        call = device_call(group, one.device, one.options, where=f"{kind}.{name}")
+        made: Actuator = call.make(parts.ports)
+        one.limits.check(made.space, where=f"{kind}.{name}.limits")
+        if not call.is_simulated:
+            _check_real(config, one, made.space, where=f"{kind}.{name}")
+        sent_fields = controller.sent_fields(made.space)
+        state = self.add_ring(name, made.fields, one.rate_hz)
+        sent = self.add_ring(f"{name}.sent", sent_fields, one.rate_hz)
+        queue = _kept(self.stack, Queue.create(plan_fields(made.space.size), capacity=_COMMANDS))
+        parts.commands[name], parts.spaces[name] = queue, made.space
+        job = controller.ControllerJob(
+            name=name,
+            make=call,
+            limits=one.limits,
+            interpolation=one.interpolation,
+            rate_hz=one.rate_hz,
+            action_latency_s=one.action_latency_s,
+            state=state.spec,
+            sent=sent.spec,
+            commands=queue.spec,
+            board=parts.board.spec,
+            heartbeat_cell=BEAT,
+            stop_cell=STOP,
+            hold_after_s=config.hold_after_s,
+            dry_run=self.dry_run,
+            ports=parts.ports,
+        )
+        self.add_worker(name, f"the controller of {name}", controller.run, job)
+
+    def add_camera(self, name: str, seen: CameraConfig) -> None:
+        where, parts = f"cameras.{name}", self.parts
+        call = device_call(CAMERAS, seen.device, seen.options, where=where)
+        picture = camera.picture_field(_shape(call, parts.ports, where))
+        ring = self.add_ring(name, (picture,), seen.rate_hz)
+        job = camera.CameraJob(name, call, ring.spec, parts.board.spec, parts.ports)
+        self.add_worker(name, f"camera {name}", camera.run, job)
+
+    def add_ring(self, name: str, fields: tuple[Field, ...], rate_hz: float) -> Ring:
+        keep = round(self.config.history_s * rate_hz) + 2
+        ring = _kept(self.stack, Ring.create(fields, rate_hz=rate_hz, keep=keep))
+        self.parts.rings[name], self.parts.rates_hz[name] = ring, rate_hz
+        return ring
 
 
-def _ring(
-    parts: Parts,
-    stack: ExitStack,
-    name: str,
-    fields: tuple[Field, ...],
-    rate_hz: float,
-    config: RobotConfig,
-) -> Ring:
-    keep = round(config.history_s * rate_hz) + 2
-    ring = _kept(stack, Ring.create(fields, rate_hz=rate_hz, keep=keep))
-    parts.rings[name], parts.rates_hz[name] = ring, rate_hz
-    return ring
+def _check_real(config: RobotConfig, one: ActuatorConfig, space: Space, *, where: str) -> None:
+    """What can hit somebody has limits, and no simulation lets it begin by itself."""
+    if config.is_simulated:
+        raise ConfigError(
+            f"{where} is a real device ({one.device}) of a robot with a simulated `world`",
+            hint="take the `world` out, or a device of the simulated world",
+        )
+    if missing := one.limits.missing(space):
+        raise ConfigError(
+            f"{where} has no limits for {', '.join(missing)}",
+            hint=f"set {where}.limits: a robot that is no simulation is not moved without",
+        )
 
 
 def _shape(call: DeviceCall, ports: Ports | None, where: str) -> tuple[int, int, int]:
@@ -202,11 +216,6 @@ def _kept(stack: ExitStack, memory: Any) -> Any:
 
     stack.callback(give_back)
     return memory
-
-
-def _start(worker: Worker[Any], stack: ExitStack) -> None:
-    stack.callback(worker.stop)
-    worker.start()
 
 
 def counters(board: Board, names: Mapping[str, Any]) -> dict[str, dict[str, float]]:

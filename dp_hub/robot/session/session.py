@@ -15,7 +15,7 @@ What ends or hangs, and what follows:
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -27,10 +27,17 @@ from dp_hub.robot.clock import Clock, MonotonicClock
 from dp_hub.robot.config import RobotConfig
 from dp_hub.robot.fields import Field
 from dp_hub.robot.motion.plan import Order, Plan, pack
-from dp_hub.robot.observing.align import Observation, observe, samples_needed
+from dp_hub.robot.observing.align import (
+    Observation,
+    StreamUse,
+    anchor,
+    check_fresh,
+    observe,
+    samples_needed,
+)
 from dp_hub.robot.observing.check import split_action
 from dp_hub.robot.observing.features import FeatureUse, as_features, feature_shapes
-from dp_hub.robot.session.parts import BEAT, STOP, Parts, counters, make_parts
+from dp_hub.robot.session.parts import BEAT, STOP, Parts, counters, make_parts, start_parts
 from dp_hub.robot.session.uses import feature_uses, stream_uses
 from dp_hub.robot.shared.queue import QueueFull
 from dp_hub.robot.shared.ring import Ring, Samples
@@ -82,6 +89,7 @@ class Session:
             )
             self._features = feature_uses(self.config)
             feature_shapes(self._features, self.streams)
+            start_parts(self._parts, self._stack)
             self._wait_for_workers()
             self._wait_for_samples()
         except BaseException:
@@ -171,6 +179,20 @@ class Session:
         """Where all that an action moves were measured last, float64 (Da,)."""
         return np.concatenate([self.position(name) for name in self.config.action])
 
+    def newest_s(self, features: Sequence[str] | None = None) -> float:
+        """When the newest step of `observe` would be, without looking at it.
+
+        Raises:
+            Stale: a stream's newest value is too old.
+            RobotError: no such feature is observed.
+        """
+        uses = self._uses(self._chosen(features))
+        newest_s = {
+            name: self.rings[use.ring].newest_s - use.latency_s for name, use in uses.items()
+        }
+        check_fresh(newest_s, uses, now_s=self.clock.now_s())
+        return anchor(newest_s)
+
     def observe(self, n_obs_steps: int, features: Sequence[str] | None = None) -> Observation:
         """What the robot observes now.
 
@@ -179,29 +201,42 @@ class Session:
             features: to look at; None: all of the configuration.
         Raises:
             Stale: a stream's newest value is too old.
-            RobotError: numbers that are not finite.
+            RobotError: no such feature is observed, or numbers that are not finite.
         """
-        chosen = {
-            name: use
-            for name, use in self._features.items()
-            if features is None or name in features
-        }
-        uses = stream_uses(self.config, chosen, self.streams)
+        chosen = self._chosen(features)
+        uses = self._uses(chosen)
         oldest_s = max(use.max_age_s for use in uses.values())
-        now_s = self.clock.now_s()
         samples = {}
-        for name in {use.ring for use in uses.values()}:
+        for name, latency_s in {use.ring: use.latency_s for use in uses.values()}.items():
             needed = samples_needed(
                 self.parts.rates_hz[name],
                 n_obs_steps=n_obs_steps,
                 period_s=self.config.period_s,
                 max_age_s=oldest_s,
             )
-            samples[name] = _since(self.last(name, needed), self._not_before_s)
+            samples[name] = _since(self.last(name, needed), self._not_before_s + latency_s)
         seen = observe(
-            samples, uses, now_s=now_s, n_obs_steps=n_obs_steps, period_s=self.config.period_s
+            samples,
+            uses,
+            now_s=self.clock.now_s(),
+            n_obs_steps=n_obs_steps,
+            period_s=self.config.period_s,
         )
         return as_features(seen, chosen)
+
+    def _chosen(self, features: Sequence[str] | None) -> dict[str, FeatureUse]:
+        if features is None:
+            return self._features
+        for name in features:
+            if name not in self._features:
+                raise RobotError(
+                    f"the robot does not observe {name}",
+                    hint=f"its configuration observes {', '.join(self._features)}",
+                )
+        return {name: self._features[name] for name in features}
+
+    def _uses(self, features: Mapping[str, FeatureUse]) -> dict[str, StreamUse]:
+        return stream_uses(self.config, features, self.streams)
 
     def forget(self, before_s: float | None = None) -> None:
         """Observe nothing from before a time (None: now): another episode begins."""
@@ -264,13 +299,40 @@ class Session:
         """
         if self.world is None:
             raise RobotError(f"{self.config.robot_type} is no simulation and cannot be reset")
-        self.hold()
-        self._wait(lambda: all(self.state_of(name) != "moving" for name in self.parts.commands))
+        if self.stopped:
+            raise RobotError("the robot was stopped", hint="start the command again")
+        self._rest()
         began_s = self.world.reset(seed, state)
         self.forget(began_s)
+        self._wait(lambda: self._all_newer(began_s), "nothing was measured")
+
+    def _rest(self) -> None:
+        """Throw all plans away, and wait until nothing moves: targets of a braking arm count."""
+        self.hold()
         self.resume()
-        self._wait(lambda: all(self.state_of(name) == "idle" for name in self.parts.commands))
-        self._wait(lambda: all(self._newest_s(name) >= began_s for name in self._measuring))
+        board, queues = self.parts.board, self.parts.commands
+        self._wait(
+            lambda: not self._owed and not any(one.waiting for one in queues.values()),
+            "the controllers took no orders",
+        )
+        ticks = {name: board[f"{name}.ticks"] + 2 for name in queues}  # by then it is told
+        self._wait(
+            lambda: all(
+                self.state_of(name) == "idle" and board[f"{name}.ticks"] >= tick
+                for name, tick in ticks.items()
+            ),
+            "the robot did not come to rest",
+        )
+
+    def _all_newer(self, time_s: float) -> bool:
+        """Whether all that measures by itself has told what was true after a time."""
+        devices: dict[str, float] = {
+            **{name: one.state_latency_s for name, one in self.config.actuators.items()},
+            **{name: one.latency_s for name, one in self.config.cameras.items()},
+        }
+        return all(
+            self.rings[name].newest_s - latency_s >= time_s for name, latency_s in devices.items()
+        )
 
     def counts(self) -> dict[str, Any]:
         """What was lost, late, limited or refused, by device."""
@@ -282,10 +344,6 @@ class Session:
     def _measuring(self) -> list[str]:
         """Streams that give something by themselves."""
         return [*self.parts.commands, *self.config.cameras]
-
-    def _newest_s(self, stream: str) -> float:
-        newest = self.last(stream)
-        return float(newest.times_s[-1]) if len(newest) else -np.inf
 
     def _order(self, actuator: str, order: Order) -> None:
         """Unlike a plan, an order is not lost where there is no room: it is owed."""
@@ -318,13 +376,13 @@ class Session:
         self.full_queues += 1
         log.warning("the controller of %s takes no commands: %s", actuator, what)
 
-    def _wait(self, done: Any, timeout_s: float = _FIRST_S) -> None:
-        until_s = self.clock.now_s() + timeout_s
+    def _wait(self, done: Callable[[], bool], otherwise: str) -> None:
+        until_s = self.clock.now_s() + _FIRST_S
         while not done():
             self.beat()
             self.check()
             if self.clock.now_s() > until_s:
-                raise RobotError(f"the robot did not come to rest within {timeout_s:g} s")
+                raise RobotError(f"{otherwise} within {_FIRST_S:g} s")
             self.clock.sleep_until(self.clock.now_s() + _POLL_S)
 
     def _wait_for_workers(self) -> None:
@@ -334,13 +392,10 @@ class Session:
             self.beat()
 
     def _wait_for_samples(self) -> None:
-        until_s = self.clock.now_s() + _FIRST_S
-        while silent := [name for name in self._measuring if not self.rings[name].count]:
-            self.beat()
-            self.check()
-            if self.clock.now_s() > until_s:
-                raise RobotError(f"{', '.join(silent)} gave nothing within {_FIRST_S:g} s")
-            self.clock.sleep_until(self.clock.now_s() + _POLL_S)
+        silent = [name for name in self._measuring if not self.rings[name].count]
+        while silent:
+            self._wait(lambda: self.rings[silent[0]].count > 0, f"{silent[0]} gave nothing")
+            silent.pop(0)
 
 
 def _since(samples: Samples, time_s: float) -> Samples:

@@ -105,6 +105,12 @@ class Ring:
         """How many samples were ever put."""
         return self._count[0]
 
+    @property
+    def newest_s(self) -> float:
+        """Time of the newest sample, without copying it; -inf if there is none."""
+        count = self._count[0]
+        return float(self._time[(count - 1) % self.spec.slots]) if count else -math.inf
+
     def put(
         self, time_s: float, values: Mapping[str, np.ndarray], *, put_s: float | None = None
     ) -> None:
