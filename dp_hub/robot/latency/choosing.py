@@ -3,10 +3,10 @@
 A robot alone cannot tell when a reading was true: only how much later the arm's movement is in its
 readings than the target was sent (action and state latency together), and how much later it is in
 pictures than in readings (camera minus state latency). One number is free: the state latency. It
-does not matter which it is. If it is taken d too small, observations count as d newer than they are,
-and the action latency comes out d too long, so that actions are sent d earlier: the arm does the
-same thing at the same time. So it stays what it is in the configuration, and the others are right
-for it.
+does not matter which it is. If it is taken d too small, observations count as d newer than they
+are, and the action latency comes out d too long, so that actions are sent d earlier: the arm does
+the same thing at the same time. So it stays what it is in the configuration, and the others are
+right for it.
 """
 
 from dataclasses import dataclass, field
