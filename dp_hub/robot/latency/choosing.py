@@ -20,7 +20,7 @@ Key = tuple[str, ...]
 Follows = Literal["dead", "lag"]
 """What the action latency is: the dead time, or all of the lag."""
 SAME_S = 0.005
-"""A camera that is earlier than the position by less is taken for as early."""
+"""What is earlier than it can be by less is an error of measuring."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _of_movement(
     trip_s = _trip(found, follows)
     if trip_s is not None:
         values[group, name, "action_latency_s"] = max(0.0, trip_s - state_s)
-        if trip_s < state_s:
+        if trip_s < state_s - SAME_S:
             notes.append(f"{name} moves {trip_s:.3f} s after a target: less than its state latency")
     return values
 
