@@ -69,8 +69,8 @@ def _streams(found: "Findings") -> "Table":
 
 def _counted(counts: dict[str, float]) -> str:
     """What went wrong, if anything."""
-    bad = ("restamped", "waits", "missed", "late_points", "clipped_box", "refused")
-    bad += ("limited_speed", "limited_acceleration", "limited_step")
+    bad = ["restamped", "waits", "missed", "late_points", "clipped_box", "refused"]
+    bad += ["limited_speed", "limited_acceleration", "limited_step"]
     return ", ".join(f"{name} {counts[name]:g}" for name in bad if counts.get(name))
 
 

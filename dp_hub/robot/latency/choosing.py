@@ -3,10 +3,10 @@
 A robot alone cannot tell when a reading was true: only how much later the arm's movement is in its
 readings than the target was sent (action and state latency together), and how much later it is in
 pictures than in readings (camera minus state latency). One number is free: the state latency. It
-does not matter which it is. If it is taken d too small, observations count as d newer than they are,
-and the action latency comes out d too long, so that actions are sent d earlier: the arm does the
-same thing at the same time. So it stays what it is in the configuration, and the others are right
-for it.
+does not matter which it is. If it is taken d too small, observations count as d newer than they
+are, and the action latency comes out d too long, so that actions are sent d earlier: the arm does
+the same thing at the same time. So it stays what it is in the configuration, and the others are
+right for it.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Key = tuple[str, ...]
 Follows = Literal["dead", "lag"]
 """What the action latency is: the dead time, or all of the lag."""
 SAME_S = 0.005
-"""A camera that is earlier than the position by less is taken for as early."""
+"""What is earlier than it can be by less is an error of measuring."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _of_movement(
     trip_s = _trip(found, follows)
     if trip_s is not None:
         values[group, name, "action_latency_s"] = max(0.0, trip_s - state_s)
-        if trip_s < state_s:
+        if trip_s < state_s - SAME_S:
             notes.append(f"{name} moves {trip_s:.3f} s after a target: less than its state latency")
     return values
 
