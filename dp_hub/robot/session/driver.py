@@ -110,6 +110,8 @@ class PolicyDriver:
             grid_s=_grid_s(session, info.observed),
             ahead=how.ahead or ("auto" if how.chunking else 0),
         )
+        if how.latency_s:
+            self._pace.answered(how.latency_s)  # until there are answers
         self._seed, self._questions = seed, 0
         self._asked: Observation | None = None
         self._asked_s = 0.0
@@ -250,7 +252,7 @@ class PolicyDriver:
             return None
         plan = self._scheduler.overlap(
             seen.anchor_s,
-            latency_s=self._pace.latency_s or self._how.latency_s,
+            latency_s=self._pace.latency_s,
             horizon=self._info.horizon,
             n_obs_steps=self._info.n_obs_steps,
         )
