@@ -42,12 +42,15 @@ class NotAsDocumented(AssertionError):
     """What was seen is not what docs/robots.md says."""
 
 
-def wait_until(true: Callable[[], bool], within_s: float, what: str) -> float:
+def wait_until(
+    true: Callable[[], bool], within_s: float, what: str | Callable[[], str]
+) -> float:
     """Seconds until ``true()``. Raises NotAsDocumented: it did not become so."""
     began_s = time.monotonic()
     while not true():
         if time.monotonic() - began_s > within_s:
-            raise NotAsDocumented(f"{what}: not within {within_s:g} s")
+            told = what if isinstance(what, str) else what()
+            raise NotAsDocumented(f"{told}: not within {within_s:g} s")
         time.sleep(_POLL_S)
     return time.monotonic() - began_s
 
@@ -237,7 +240,7 @@ class Robot(Child):
         _, _, speeds = self.trace.since(time.monotonic() - 0.2)
         return float(speeds.max()) if len(speeds) else 0.0
 
-    def goes_on(self, within_s: float = 15.0) -> float:
+    def goes_on(self, within_s: float = 40.0) -> float:
         """Seconds until the policy drives it: asked, answered and moving."""
         asked = self.status.asked
 
@@ -247,7 +250,11 @@ class Robot(Child):
             new = self.status.asked >= asked + 2 and self.status.drives
             return new and self.state == "moving" and self.speed > 20.0
 
-        return wait_until(moves, within_s, f"it goes on ({self.state}, {self.status})")
+        def how() -> str:
+            seen = f"{self.state}, {self.speed:.0f} px/s, {self.status}, {self.errors()[-600:]}"
+            return f"it goes on ({seen})"
+
+        return wait_until(moves, within_s, how)
 
     def end(self) -> None:
         """See `Child`."""
