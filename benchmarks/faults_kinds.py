@@ -86,10 +86,11 @@ class Case:
 
     def goes_on(self, within_s: float = 40.0) -> None:
         """By itself; where that is the state that is documented, it is timed."""
-        self.until_s = min(self.until_s, time.monotonic())
+        if self.robot.count("holds") > self.holds_before:
+            self.until_s = min(self.until_s, time.monotonic())
         took_s = self.robot.goes_on(within_s)
         if self.state_s is None:
-            self.state_s, self.until_s = took_s, np.inf
+            self.state_s = took_s
 
     def goes_on_by_key(self) -> None:
         """When somebody lets it."""
@@ -300,6 +301,18 @@ def emergency_while_it_hangs(case: Case) -> None:
     case.reached(lambda: case.robot.state == "stopped", 0.1, "it stops")
 
 
+def emergency_while_it_starts(case: Case) -> None:
+    """Nor for one that is being started again."""
+    robot = case.robot
+    robot.signal("policy", KILL)
+    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
+    robot.key("c")
+    time.sleep(0.1)
+    case.began_s, case.ends = time.monotonic(), True
+    robot.key("esc")
+    case.reached(lambda: robot.state == "stopped", 0.1, "it stops")
+
+
 # The session and the controller
 
 
@@ -480,6 +493,13 @@ KINDS = (
     Kind("policy hangs", "hold", policy_hangs, "policy"),
     Kind("emergency stop while policy hangs", "stop", emergency_while_it_hangs, "policy",
          fresh=True),
+    Kind(
+        "emergency stop while policy starts",
+        "stop",
+        emergency_while_it_starts,
+        "policy",
+        fresh=True,
+    ),
     Kind("answer with NaN", "hold", not_a_number, "policy", fresh=True),
     Kind("answers after give_up_s", "hold", answers_too_late, "late answers"),
     Kind("answers late, extend", "continue", late("extend"), "late answers"),
