@@ -243,14 +243,18 @@ def policy_hangs(case: Case) -> None:
 def answers_too_late(case: Case) -> None:
     """An answer after ``give_up_s`` is none."""
     case.robot.order("spoil", {"delay_s": 2 * GIVE_UP_S})
-    case.reached(lambda: case.ended("policy away"), GIVE_UP_S + 3.0, "away")
+    wait_until(lambda: case.ended("policy away"), GIVE_UP_S + 3.0 + SLACK_S, "away")
     case.robot.order("spoil", {"delay_s": 0.0})
     _away_and_back(case, GIVE_UP_S + 3.0)
 
 
 def _away_and_back(case: Case, within_s: float) -> None:
-    case.holds(within_s)
-    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
+    robot = case.robot
+    case.reached(
+        lambda: case.ended("policy away") and robot.state in ("holding", "idle"),
+        within_s,
+        "the policy is away, and it holds",
+    )
     case.rests()
     case.goes_on_by_key()
 
@@ -260,13 +264,9 @@ def late(rule: str) -> Callable[[Case], None]:
 
     def do(case: Case) -> None:
         robot = case.robot
-        robot.key("s")
-        wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
-        robot.order("late", rule)
-        robot.key("c")
-        robot.goes_on()
+        _set_late(case, rule)
         case.begins()
-        robot.order("spoil", {"delay_s": 0.9})
+        robot.order("spoil", {"delay_s": 1.3 if rule == "hold" else 0.9})
         if rule == "stop":
             case.holds(3.0)
             wait_until(lambda: case.ended("late"), SLACK_S, "the episode ends")
@@ -280,8 +280,19 @@ def late(rule: str) -> Callable[[Case], None]:
             case.goes_on_by_key()
         else:
             case.goes_on()
+        _set_late(case, "extend")
 
     return do
+
+
+def _set_late(case: Case, rule: str) -> None:
+    """Between two episodes."""
+    robot = case.robot
+    robot.key("s")
+    wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
+    robot.order("late", rule)
+    robot.key("c")
+    robot.goes_on()
 
 
 def not_a_number(case: Case) -> None:
