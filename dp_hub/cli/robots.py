@@ -139,7 +139,9 @@ def recorded(
         recorder.start_process()
         yield recorder
     except BaseException:
-        recorder.kill()
+        if recorder.state.saving:
+            say("episodes that are over are being saved")
+        recorder.leave()
         raise
     settle(recorder)
     written = recorder.close()
