@@ -18,14 +18,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dp_hub.errors import RobotError
+from dp_hub.config import build
+from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.acting.lateness import Lateness
 from dp_hub.robot.acting.pace import Pace
 from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing
 from dp_hub.robot.acting.scheduler import Scheduler
 from dp_hub.robot.config import InferenceConfig
-from dp_hub.robot.inference.info import Answer, Prefix, Refused
+from dp_hub.robot.inference.info import Answer, PolicyInfo, Prefix, Refused
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.observing.align import Observation, Stale
 from dp_hub.robot.observing.check import check_action, check_observed
@@ -70,7 +71,7 @@ class Driven:
 
 
 class PolicyDriver:
-    """Drives with one policy. Only `start` after `pause`, and `step` in between.
+    """Drives with one policy: `start`, then `step` again and again, until `pause`.
 
     Args:
         session: on.
@@ -79,6 +80,7 @@ class PolicyDriver:
         seed: of the policy's noise; None: noise of its own.
     Raises:
         RobotError: the robot does not give what the policy observes, or takes other actions.
+        ConfigError: more actions of a chunk are to be carried out than it has.
     """
 
     def __init__(
@@ -97,7 +99,8 @@ class PolicyDriver:
         }
         check_observed(wanted, session.features, session.streams)
         check_action(info.chunk_shape[1], session.spaces)
-        self._pacing = _pacing(session, how.n_action_steps or info.n_action_steps)
+        _check_period(session, info)
+        self._pacing = _pacing(session, _n_action_steps(how, info))
         rules = Rules(**{name: getattr(how, name) for name in Rules.model_fields})
         self._scheduler = Scheduler(rules, self._pacing)
         self._pace = Pace(
@@ -105,10 +108,12 @@ class PolicyDriver:
             n_action_steps=self._pacing.n_action_steps,
             ahead="auto" if how.ahead or how.realtime else 0,
         )
-        self._seed, self._questions = seed, 0
+        self._seed = seed
+        self._questions = self._questions_of_seed = 0
         self._asked: Observation | None = None
         self._asked_s = 0.0
         self._running = self._away = False
+        self._starting_s: float | None = None
         self._waits_for: str | None = None
         self._stale = self._full = 0
 
@@ -122,17 +127,37 @@ class PolicyDriver:
         """Whether the policy drives."""
         return self._running
 
-    def start(self, *, seed: int | None = None) -> None:
-        """Let the policy drive from now on, after starting it again if it was away.
+    def ready(self) -> bool:
+        """Whether the policy can drive. Never waits.
 
-        Args:
-            seed: of its noise, if another than before.
+        One that was away is started again, and is ready some time later.
+
         Raises:
             PolicyAway: it cannot be started.
         """
-        if self._away:
-            self._start_again()
-        self._seed = self._seed if seed is None else seed
+        if not self._away:
+            return True
+        now_s = self._session.clock.now_s()
+        if self._starting_s is None:
+            log.warning("the policy is started again")
+            _or_away(self._inference.start)
+            self._starting_s = now_s
+        starting_s, self._starting_s = self._starting_s, None  # unless all is well so far
+        self._away = not _or_away(lambda: self._inference.ready)
+        if self._away and now_s - starting_s > START_AGAIN_S:
+            raise PolicyAway(f"the policy was not ready within {START_AGAIN_S:g} s")
+        self._starting_s = starting_s if self._away else None
+        return not self._away
+
+    def start(self, *, seed: int | None = None) -> None:
+        """Let the policy drive from now on. It is `ready`.
+
+        Args:
+            seed: of its noise, from its first question on; None: it goes on with its noise.
+        """
+        assert not self._away, "the policy is away"
+        if seed is not None:
+            self._seed, self._questions_of_seed = seed, 0
         self._forget()
         self._running = True
 
@@ -169,20 +194,6 @@ class PolicyDriver:
             return False
         return True
 
-    def _start_again(self) -> None:
-        """Nothing moves meanwhile, but the session beats on."""
-        log.warning("the policy is started again")
-        clock = self._session.clock
-        until_s = clock.now_s() + START_AGAIN_S
-        _or_away(self._inference.start)
-        while not _or_away(lambda: self._inference.ready):
-            self._session.beat()
-            self._session.check()
-            if clock.now_s() > until_s:
-                raise PolicyAway(f"the policy was not ready within {START_AGAIN_S:g} s")
-            clock.sleep_until(clock.now_s() + 0.02)
-        self._away = False
-
     def _take_answer(self, now_s: float) -> None:
         answer = _or_away(self._inference.answer)
         if answer is None:
@@ -208,7 +219,7 @@ class PolicyDriver:
 
     def _ask(self) -> None:
         try:
-            seen = self._session.observe(self._info.n_obs_steps, self._info.observed)
+            newest_s = self._session.newest_s(self._info.observed)
         except Stale as stale:
             self._wait_for(stale)
             return
@@ -217,13 +228,15 @@ class PolicyDriver:
             self._waits_for = None
             self._session.resume()
             self._pace.reset()
-        if not self._pace.wants(seen.anchor_s):
+        if not self._pace.wants(newest_s):
             return
+        seen = self._session.observe(self._info.n_obs_steps, self._info.observed)
         self._pace.asked(seen.anchor_s)
         seed, prefix = self._next_seed(), self._prefix(seen)
         _or_away(lambda: self._inference.ask(seen.values, seed=seed, prefix=prefix))
         self._asked, self._asked_s = seen, self._session.clock.now_s()
         self._questions += 1
+        self._questions_of_seed += 1
 
     def _wait_for(self, stale: Stale) -> None:
         if self._waits_for is None:
@@ -246,8 +259,8 @@ class PolicyDriver:
         return None if plan is None else Prefix(plan.actions, plan.weights)
 
     def _next_seed(self) -> int | None:
-        # Another noise for every question, and the same ones in every repetition.
-        return None if self._seed is None else self._seed * 100_000 + self._questions
+        # Another noise for every question, and the same ones whenever an episode is repeated.
+        return None if self._seed is None else self._seed * 100_000 + self._questions_of_seed
 
     def _forget(self) -> None:
         if self._asked is not None:
@@ -282,6 +295,35 @@ def _pacing(session: Session, n_action_steps: int) -> Pacing:
     )
 
 
+def _n_action_steps(how: InferenceConfig, info: PolicyInfo) -> int:
+    wanted, has = how.n_action_steps or info.n_action_steps, info.horizon - info.n_obs_steps + 1
+    if wanted > has:
+        raise ConfigError(
+            f"n_action_steps is {wanted}, and a chunk of the policy has {has} actions from the "
+            "newest observed step on",
+            hint=f"it was trained for {info.n_action_steps}",
+        )
+    return wanted
+
+
+def _check_period(session: Session, info: PolicyInfo) -> None:
+    """Slower or faster than it was learned is possible, but nobody should overlook it."""
+    period_s = session.config.period_s
+    if info.period_s is not None and abs(info.period_s - period_s) > 0.01 * period_s:
+        log.warning(
+            "the policy was trained on %.4g steps a second, and the robot's `fps` is %.4g: it moves"
+            " %.3g times as fast as was shown",
+            1 / info.period_s,
+            session.config.fps,
+            info.period_s / period_s,
+        )
+
+
 def with_options(how: InferenceConfig, **options: Any) -> InferenceConfig:
-    """With those options that are not None in the place of its own."""
-    return how.model_copy(update={name: one for name, one in options.items() if one is not None})
+    """With those options that are not None in the place of its own.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    given = {name: one for name, one in options.items() if one is not None}
+    return build(InferenceConfig, {**how.model_dump(), **given}, where="the options")

@@ -65,7 +65,9 @@ class HandDriver:
         now_s = self._session.clock.now_s()
         if now_s < self._due_s:
             return
-        self._due_s = max(self._due_s + self._period_s, now_s)
+        # After a stall it goes on from now: what was not read is not made up for.
+        due_s = self._due_s + self._period_s
+        self._due_s = due_s if due_s > now_s else now_s + self._period_s
         hand = self._device.read()
         self.buttons = hand.buttons
         self._target = self._within(self._next(hand))
