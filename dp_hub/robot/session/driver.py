@@ -133,29 +133,28 @@ class PolicyDriver:
         One that was away is started again, and is ready some time later.
 
         Raises:
-            PolicyAway: it cannot be started.
+            RobotError: it cannot be started.
         """
         if not self._away:
             return True
         now_s = self._session.clock.now_s()
         if self._starting_s is None:
             log.warning("the policy is started again")
-            _or_away(self._inference.start)
+            self._inference.start()
             self._starting_s = now_s
         starting_s, self._starting_s = self._starting_s, None  # unless all is well so far
-        self._away = not _or_away(lambda: self._inference.ready)
+        self._away = not self._inference.ready
         if self._away and now_s - starting_s > START_AGAIN_S:
-            raise PolicyAway(f"the policy was not ready within {START_AGAIN_S:g} s")
+            raise RobotError(f"the policy was not ready within {START_AGAIN_S:g} s")
         self._starting_s = starting_s if self._away else None
         return not self._away
 
     def start(self, *, seed: int | None = None) -> None:
-        """Let the policy drive from now on. It is `ready`.
+        """Let the policy drive from now on; if it is not `ready`, as soon as it is.
 
         Args:
             seed: of its noise, from its first question on; None: it goes on with its noise.
         """
-        assert not self._away, "the policy is away"
         if seed is not None:
             self._seed, self._questions_of_seed = seed, 0
         self._forget()
@@ -173,12 +172,15 @@ class PolicyDriver:
             Whether the rollout goes on; False where `late: stop` ends it.
         Raises:
             PolicyAway: see the module. The robot was told to hold.
-            RobotError: an observation that does not suit the policy; likewise.
+            RobotError: an observation that does not suit the policy, or it cannot be started again;
+                likewise.
         """
         if not self._running:
             return True
         now_s = self._session.clock.now_s()
         try:
+            if not self.ready():
+                return True
             if self._asked is not None:
                 self._take_answer(now_s)
             if self._asked is None:
@@ -186,7 +188,7 @@ class PolicyDriver:
         except RobotError as error:
             self._session.hold()
             self.pause()
-            self._away = isinstance(error, PolicyAway)
+            self._away |= isinstance(error, PolicyAway)
             raise
         if self._scheduler.state(now_s) == "stopped":
             self._session.hold()
