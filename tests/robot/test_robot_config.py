@@ -50,7 +50,7 @@ def test_a_robot_is_loaded_by_name_or_path(tmp_path: Path, monkeypatch: pytest.M
         load_robot("push")
     assert "did you mean `pusht`?" in str(refused.value)
     assert "mujoco_arm" in str(refused.value) and "ur5" in str(refused.value)
-    with pytest.raises(ConfigError, match="no configuration file at gone.yaml"):
+    with pytest.raises(ConfigError, match=r"no configuration file at gone\.yaml"):
         load_robot("gone.yaml")
 
 
