@@ -86,10 +86,11 @@ class Case:
 
     def goes_on(self, within_s: float = 40.0) -> None:
         """By itself; where that is the state that is documented, it is timed."""
-        self.until_s = min(self.until_s, time.monotonic())
+        if self.robot.count("holds") > self.holds_before:
+            self.until_s = min(self.until_s, time.monotonic())
         took_s = self.robot.goes_on(within_s)
         if self.state_s is None:
-            self.state_s, self.until_s = took_s, np.inf
+            self.state_s = took_s
 
     def goes_on_by_key(self) -> None:
         """When somebody lets it."""
@@ -242,14 +243,18 @@ def policy_hangs(case: Case) -> None:
 def answers_too_late(case: Case) -> None:
     """An answer after ``give_up_s`` is none."""
     case.robot.order("spoil", {"delay_s": 2 * GIVE_UP_S})
-    case.reached(lambda: case.ended("policy away"), GIVE_UP_S + 3.0, "away")
+    wait_until(lambda: case.ended("policy away"), GIVE_UP_S + 3.0 + SLACK_S, "away")
     case.robot.order("spoil", {"delay_s": 0.0})
     _away_and_back(case, GIVE_UP_S + 3.0)
 
 
 def _away_and_back(case: Case, within_s: float) -> None:
-    case.holds(within_s)
-    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
+    robot = case.robot
+    case.reached(
+        lambda: case.ended("policy away") and robot.state in ("holding", "idle"),
+        within_s,
+        "the policy is away, and it holds",
+    )
     case.rests()
     case.goes_on_by_key()
 
@@ -259,13 +264,9 @@ def late(rule: str) -> Callable[[Case], None]:
 
     def do(case: Case) -> None:
         robot = case.robot
-        robot.key("s")
-        wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
-        robot.order("late", rule)
-        robot.key("c")
-        robot.goes_on()
+        _set_late(case, rule)
         case.begins()
-        robot.order("spoil", {"delay_s": 0.9})
+        robot.order("spoil", {"delay_s": 1.3 if rule == "hold" else 0.9})
         if rule == "stop":
             case.holds(3.0)
             wait_until(lambda: case.ended("late"), SLACK_S, "the episode ends")
@@ -279,8 +280,19 @@ def late(rule: str) -> Callable[[Case], None]:
             case.goes_on_by_key()
         else:
             case.goes_on()
+        _set_late(case, "extend")
 
     return do
+
+
+def _set_late(case: Case, rule: str) -> None:
+    """Between two episodes."""
+    robot = case.robot
+    robot.key("s")
+    wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
+    robot.order("late", rule)
+    robot.key("c")
+    robot.goes_on()
 
 
 def not_a_number(case: Case) -> None:
@@ -298,6 +310,18 @@ def emergency_while_it_hangs(case: Case) -> None:
     case.began_s, case.ends = time.monotonic(), True
     case.robot.key("esc")
     case.reached(lambda: case.robot.state == "stopped", 0.1, "it stops")
+
+
+def emergency_while_it_starts(case: Case) -> None:
+    """Nor for one that is being started again."""
+    robot = case.robot
+    robot.signal("policy", KILL)
+    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
+    robot.key("c")
+    time.sleep(0.1)
+    case.began_s, case.ends = time.monotonic(), True
+    robot.key("esc")
+    case.reached(lambda: robot.state == "stopped", 0.1, "it stops")
 
 
 # The session and the controller
@@ -480,6 +504,13 @@ KINDS = (
     Kind("policy hangs", "hold", policy_hangs, "policy"),
     Kind("emergency stop while policy hangs", "stop", emergency_while_it_hangs, "policy",
          fresh=True),
+    Kind(
+        "emergency stop while policy starts",
+        "stop",
+        emergency_while_it_starts,
+        "policy",
+        fresh=True,
+    ),
     Kind("answer with NaN", "hold", not_a_number, "policy", fresh=True),
     Kind("answers after give_up_s", "hold", answers_too_late, "late answers"),
     Kind("answers late, extend", "continue", late("extend"), "late answers"),

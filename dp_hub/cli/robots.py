@@ -63,7 +63,9 @@ def recorded(
     try:
         yield recorder
     except BaseException:
-        recorder.kill()
+        if recorder.state.saving:
+            say("episodes that are over are being saved")
+        recorder.leave()
         for sentence in recorder.told():
             say(sentence)
         say(
