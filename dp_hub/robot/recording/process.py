@@ -16,7 +16,7 @@ __all__ = ["RecorderJob", "RecorderProcess"]
 log = logging.getLogger(__name__)
 _POLL_S = 0.02
 _READY_S = 60.0
-_HANGS_S = 10.0
+_HANGS_S = 30.0  # it has to wait its turn on a busy machine, and nobody waits for it
 _SEVERAL = 8  # seconds between sentences that finishing takes long
 
 
