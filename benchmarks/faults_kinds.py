@@ -33,11 +33,13 @@ class Case:
 
     Args:
         robot: moving.
+        state: that is documented.
         rng: for what is left to chance.
         server: its policy's, if that is elsewhere.
     """
 
     robot: Robot
+    state: State
     rng: np.random.Generator
     server: "Server | None" = None
     ends: bool = False
@@ -86,8 +88,9 @@ class Case:
 
     def goes_on(self, within_s: float = 40.0) -> None:
         """By itself; where that is the state that is documented, it is timed."""
-        if self.robot.count("holds") > self.holds_before:
-            self.until_s = min(self.until_s, time.monotonic())
+        if self.state == "hold" and self.state_s is not None:
+            rest_s = self.began_s + self.state_s + REST_S
+            self.until_s = min(self.until_s, time.monotonic(), rest_s)
         took_s = self.robot.goes_on(within_s)
         if self.state_s is None:
             self.state_s = took_s
@@ -574,7 +577,9 @@ class Bench:
     def try_out(self, kind: Kind, rng: np.random.Generator) -> Result:
         """Do one fault, and look at what comes of it."""
         robot = self._robot_for(kind, rng)
-        case = Case(robot, rng, self._server if ("remote", True) in kind.setup else None)
+        case = Case(
+            robot, kind.state, rng, self._server if ("remote", True) in kind.setup else None
+        )
         failed, gone_s = None, None
         try:
             robot.goes_on(60.0)
