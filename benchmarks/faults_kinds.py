@@ -267,11 +267,16 @@ def late(rule: str) -> Callable[[Case], None]:
 
     def do(case: Case) -> None:
         robot = case.robot
-        _set_late(case, rule)
-        case.begins()
-        robot.order("spoil", {"delay_s": 1.3 if rule == "hold" else 0.9})
+        delay = {"delay_s": 1.3 if rule == "hold" else 0.9}
+        if rule == "stop":  # on a busy machine it may end by itself, too
+            _set_late(case, rule, before=lambda: robot.order("spoil", delay))
+        else:
+            _set_late(case, rule)
+            robot.goes_on()
+            case.begins()
+            robot.order("spoil", delay)
         if rule == "stop":
-            case.holds(3.0)
+            case.holds(5.0)
             wait_until(lambda: case.ended("late"), SLACK_S, "the episode ends")
             case.rests()
         elif rule == "hold":
@@ -279,23 +284,25 @@ def late(rule: str) -> Callable[[Case], None]:
         else:
             time.sleep(2.0)
         robot.order("spoil", {"delay_s": 0.0})
-        if rule == "stop":
-            case.goes_on_by_key()
-        else:
+        if rule != "stop":
             case.goes_on()
         _set_late(case, "extend")
+        robot.goes_on()
 
     return do
 
 
-def _set_late(case: Case, rule: str) -> None:
+def _set_late(case: Case, rule: str, before: Callable[[], None] = lambda: None) -> None:
     """Between two episodes."""
     robot = case.robot
     robot.key("s")
     wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
     robot.order("late", rule)
+    if case.state_s is None:
+        wait_until(lambda: robot.state == "holding", SLACK_S, "it holds")
+        case.begins()
+    before()
     robot.key("c")
-    robot.goes_on()
 
 
 def not_a_number(case: Case) -> None:
