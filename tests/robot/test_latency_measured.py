@@ -120,8 +120,8 @@ def test_what_moves_is_told_before_and_the_robot_is_where_it_was_after() -> None
         assert np.ptp(tape["arm"].values) == pytest.approx(10.24, abs=0.5)
         assert session.position("arm")[0] == pytest.approx(planned.here, abs=0.5)
         check_place(planned, session.position("arm"))
-        with pytest.raises(RobotError, match="was at x = .* when it was told what moves"):
-            check_place(planned, session.position("arm") + [20.0, 0.0])
+        with pytest.raises(RobotError, match="when it was told what moves"):
+            check_place(planned, session.position("arm") + 20.0)
 
 
 @pytest.mark.parametrize(
