@@ -14,8 +14,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dp_hub.config import Config, build, read_yaml
 from dp_hub.errors import ConfigError
-from dp_hub.robot.acting.rules import Interpolation, Rules
+from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.motion.limits import Limits
+from dp_hub.robot.motion.trajectory import Interpolation
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -12,7 +12,7 @@ from dp_hub.robot.config import RobotConfig, load_robot
 from dp_hub.robot.latency.asking import ask
 from dp_hub.robot.latency.choosing import choose
 from dp_hub.robot.latency.finding import Findings
-from dp_hub.robot.latency.measuring import Wanted, measure, plan
+from dp_hub.robot.latency.measuring import Wanted, check_place, measure, plan
 from dp_hub.robot.latency.playing import careful, play
 from dp_hub.robot.latency.tape import Tape
 from dp_hub.robot.session.session import Session
@@ -119,6 +119,9 @@ def test_what_moves_is_told_before_and_the_robot_is_where_it_was_after() -> None
         assert tape["arm"].values.min() > ends[0] - 1 and tape["arm"].values.max() < ends[1] + 1
         assert np.ptp(tape["arm"].values) == pytest.approx(10.24, abs=0.5)
         assert session.position("arm")[0] == pytest.approx(planned.here, abs=0.5)
+        check_place(planned, session.position("arm"))
+        with pytest.raises(RobotError, match="when it was told what moves"):
+            check_place(planned, session.position("arm") + 20.0)
 
 
 @pytest.mark.parametrize(

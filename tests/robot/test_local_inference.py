@@ -16,9 +16,9 @@ from dp_hub.errors import RobotError
 from dp_hub.policies import realtime_chunking
 from dp_hub.policies.saving import load_policy
 from dp_hub.robot.inference.folder import read_info
-from dp_hub.robot.inference.info import Prefix, Refused
+from dp_hub.robot.inference.info import Prefix, Question, Refused
 from dp_hub.robot.inference.local import LocalInference
-from dp_hub.robot.inference.mailbox import Mailbox, Question, Reply
+from dp_hub.robot.inference.mailbox import Mailbox, Reply
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dp_hub.robot.fields import Field
-from dp_hub.robot.inference.info import HOWS, Observed, PolicyInfo, Prefix
+from dp_hub.robot.inference.info import HOWS, PolicyInfo, Prefix, Question
 from dp_hub.robot.shared.ring import Ring, RingSpec
 
 NO_SEED = -1
@@ -29,16 +29,6 @@ class MailSpec:
 
     questions: RingSpec
     answers: RingSpec
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """As `Inference.ask` takes it, with a number."""
-
-    number: int
-    obs: Observed
-    seed: int | None
-    prefix: Prefix | None
 
 
 @dataclass(frozen=True, eq=False)

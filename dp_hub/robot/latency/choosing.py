@@ -19,7 +19,7 @@ Key = tuple[str, ...]
 """Of a number in a configuration: ``("arms", "arm", "action_latency_s")``."""
 Follows = Literal["dead", "lag"]
 """What the action latency is: the dead time, or all of the lag."""
-SAME_S = 0.005
+AS_EARLY_S = 0.005
 """What is earlier than it can be by less is an error of measuring."""
 
 
@@ -77,7 +77,7 @@ def _of_movement(
     }
     state_s = before_s if known_s is None else known_s
     earliest_s = state_s + min(after.values(), default=0.0)
-    if earliest_s < -SAME_S:
+    if earliest_s < -AS_EARLY_S:
         state_s -= earliest_s
         notes.append(
             f"pictures are earlier than the positions of {name}: its state latency is at least "
@@ -91,7 +91,7 @@ def _of_movement(
     trip_s = _trip(found, follows)
     if trip_s is not None:
         values[group, name, "action_latency_s"] = max(0.0, trip_s - state_s)
-        if trip_s < state_s - SAME_S:
+        if trip_s < state_s - AS_EARLY_S:
             notes.append(f"{name} moves {trip_s:.3f} s after a target: less than its state latency")
     return values
 

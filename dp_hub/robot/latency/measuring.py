@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dp_hub.errors import ConfigError
+from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.latency.asking import ask
 from dp_hub.robot.latency.finding import (
@@ -159,6 +159,7 @@ def _streams(session: Session, wanted: Wanted, progress: Progress) -> Findings:
 
 def _movement(session: Session, planned: Planned, found: Findings, report: Report) -> Findings:
     name, cameras = planned.actuator, list(session.config.cameras)
+    check_place(planned, session.position(name))
     rings = {one: session.rings[one] for one in (name, f"{name}.sent", *cameras)}
     tape = Tape(rings, session.parts.rates_hz, planned.how.number)
     jumps_s = play(session, tape, name, planned.how, planned.steps, report("small moves"))
@@ -178,6 +179,22 @@ def _movement(session: Session, planned: Planned, found: Findings, report: Repor
         lag=position_lag(sent.between(*during), position.between(*during)),
         cameras={one: frames_lag(tape[one].between(*during), position) for one in cameras},
     )
+
+
+def check_place(planned: Planned, position: np.ndarray) -> None:
+    """Raises RobotError if the actuator is not where it was when people were told what will move.
+
+    Args:
+        planned: what they were told; it is checked against the workspace from there only.
+        position: float64 (D,), where it is now.
+    """
+    here = float(position[planned.how.number])
+    if abs(here - planned.here) > 0.5 * abs(planned.how.travel):
+        raise RobotError(
+            f"{planned.actuator} was at {planned.name} = {planned.here:g} {planned.unit} when it "
+            f"was told what moves, and is at {here:g} now",
+            hint="start again, and leave it where it is",
+        )
 
 
 def _apart(starts_s: np.ndarray) -> float:
