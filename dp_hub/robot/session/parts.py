@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 BEAT, STOP = "session.beat_s", "session.stop"
 """Cells that the session writes: when it was last well, and 1 for the emergency stop."""
 _COMMANDS = 32
+NUMBERS_S = 10.0
+"""So far back numbers can be read, by a recorder that was held up; they cost little memory."""
 _HANGS_S = 2.0
 _WORLD_READY_S = 30.0
 
@@ -178,7 +180,9 @@ class _Making:
         self.add_worker(name, f"camera {name}", camera.run, job)
 
     def add_ring(self, name: str, fields: tuple[Field, ...], rate_hz: float) -> Ring:
-        keep = round(self.config.history_s * rate_hz) + 2
+        pictures = any(field.is_picture for field in fields)
+        kept_s = self.config.history_s if pictures else max(self.config.history_s, NUMBERS_S)
+        keep = round(kept_s * rate_hz) + 2
         ring = _kept(self.stack, Ring.create(fields, rate_hz=rate_hz, keep=keep))
         self.parts.rings[name], self.parts.rates_hz[name] = ring, rate_hz
         return ring
