@@ -33,11 +33,13 @@ class Case:
 
     Args:
         robot: moving.
+        state: that is documented.
         rng: for what is left to chance.
         server: its policy's, if that is elsewhere.
     """
 
     robot: Robot
+    state: State
     rng: np.random.Generator
     server: "Server | None" = None
     ends: bool = False
@@ -84,18 +86,20 @@ class Case:
         self.ended_before = len(self.robot.status.ended)
         self.until_s = np.inf
 
-    def goes_on(self, within_s: float = 15.0) -> None:
+    def goes_on(self, within_s: float = 40.0) -> None:
         """By itself; where that is the state that is documented, it is timed."""
-        self.until_s = min(self.until_s, time.monotonic())
+        if self.state == "hold" and self.state_s is not None:
+            rest_s = self.began_s + self.state_s + REST_S
+            self.until_s = min(self.until_s, time.monotonic(), rest_s)
         took_s = self.robot.goes_on(within_s)
         if self.state_s is None:
-            self.state_s, self.until_s = took_s, np.inf
+            self.state_s = took_s
 
     def goes_on_by_key(self) -> None:
         """When somebody lets it."""
         self.until_s = min(self.until_s, time.monotonic())
         self.robot.key("c")
-        self.robot.goes_on(30.0)
+        self.robot.goes_on(60.0)
 
     holds_before: int = 0
     ended_before: int = 0
@@ -242,14 +246,18 @@ def policy_hangs(case: Case) -> None:
 def answers_too_late(case: Case) -> None:
     """An answer after ``give_up_s`` is none."""
     case.robot.order("spoil", {"delay_s": 2 * GIVE_UP_S})
-    case.reached(lambda: case.ended("policy away"), GIVE_UP_S + 3.0, "away")
+    wait_until(lambda: case.ended("policy away"), GIVE_UP_S + 3.0 + SLACK_S, "away")
     case.robot.order("spoil", {"delay_s": 0.0})
     _away_and_back(case, GIVE_UP_S + 3.0)
 
 
 def _away_and_back(case: Case, within_s: float) -> None:
-    case.holds(within_s)
-    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
+    robot = case.robot
+    case.reached(
+        lambda: case.ended("policy away") and robot.state in ("holding", "idle"),
+        within_s,
+        "the policy is away, and it holds",
+    )
     case.rests()
     case.goes_on_by_key()
 
@@ -259,15 +267,16 @@ def late(rule: str) -> Callable[[Case], None]:
 
     def do(case: Case) -> None:
         robot = case.robot
-        robot.key("s")
-        wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
-        robot.order("late", rule)
-        robot.key("c")
-        robot.goes_on()
-        case.begins()
-        robot.order("spoil", {"delay_s": 0.9})
+        delay = {"delay_s": 1.3 if rule == "hold" else 0.9}
+        if rule == "stop":  # on a busy machine it may end by itself, too
+            _set_late(case, rule, before=lambda: robot.order("spoil", delay))
+        else:
+            _set_late(case, rule)
+            robot.goes_on()
+            case.begins()
+            robot.order("spoil", delay)
         if rule == "stop":
-            case.holds(3.0)
+            case.holds(5.0)
             wait_until(lambda: case.ended("late"), SLACK_S, "the episode ends")
             case.rests()
         elif rule == "hold":
@@ -275,12 +284,25 @@ def late(rule: str) -> Callable[[Case], None]:
         else:
             time.sleep(2.0)
         robot.order("spoil", {"delay_s": 0.0})
-        if rule == "stop":
-            case.goes_on_by_key()
-        else:
+        if rule != "stop":
             case.goes_on()
+        _set_late(case, "extend")
+        robot.goes_on()
 
     return do
+
+
+def _set_late(case: Case, rule: str, before: Callable[[], None] = lambda: None) -> None:
+    """Between two episodes."""
+    robot = case.robot
+    robot.key("s")
+    wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
+    robot.order("late", rule)
+    if case.state_s is None:
+        wait_until(lambda: robot.state == "holding", SLACK_S, "it holds")
+        case.begins()
+    before()
+    robot.key("c")
 
 
 def not_a_number(case: Case) -> None:
@@ -298,6 +320,18 @@ def emergency_while_it_hangs(case: Case) -> None:
     case.began_s, case.ends = time.monotonic(), True
     case.robot.key("esc")
     case.reached(lambda: case.robot.state == "stopped", 0.1, "it stops")
+
+
+def emergency_while_it_starts(case: Case) -> None:
+    """Nor for one that is being started again."""
+    robot = case.robot
+    robot.signal("policy", KILL)
+    wait_until(lambda: case.ended("policy away"), SLACK_S, "the episode ends")
+    robot.key("c")
+    time.sleep(0.1)
+    case.began_s, case.ends = time.monotonic(), True
+    robot.key("esc")
+    case.reached(lambda: robot.state == "stopped", 0.1, "it stops")
 
 
 # The session and the controller
@@ -480,6 +514,13 @@ KINDS = (
     Kind("policy hangs", "hold", policy_hangs, "policy"),
     Kind("emergency stop while policy hangs", "stop", emergency_while_it_hangs, "policy",
          fresh=True),
+    Kind(
+        "emergency stop while policy starts",
+        "stop",
+        emergency_while_it_starts,
+        "policy",
+        fresh=True,
+    ),
     Kind("answer with NaN", "hold", not_a_number, "policy", fresh=True),
     Kind("answers after give_up_s", "hold", answers_too_late, "late answers"),
     Kind("answers late, extend", "continue", late("extend"), "late answers"),
@@ -497,8 +538,8 @@ KINDS = (
          fresh=True),
     Kind("plan outside the workspace", "continue", plan("outside"), "plans", off_circle=400.0),
     Kind("plan not finite", "continue", plan("not finite"), "plans"),
-    Kind("plan long past", "continue", plan("long past"), "plans"),
-    Kind("plan far in the future", "continue", plan("future"), "plans"),
+    Kind("plan long past", "continue", plan("long past"), "plans", off_circle=RADIUS + ROOM),
+    Kind("plan far in the future", "continue", plan("future"), "plans", off_circle=RADIUS + ROOM),
     Kind("policy server killed", "hold", server_killed, "server", REMOTE),
     Kind("policy server hangs", "hold", server_hangs, "server", REMOTE),
     Kind("connection to the server lost", "continue", connection_lost, "server", REMOTE),
@@ -543,10 +584,12 @@ class Bench:
     def try_out(self, kind: Kind, rng: np.random.Generator) -> Result:
         """Do one fault, and look at what comes of it."""
         robot = self._robot_for(kind, rng)
-        case = Case(robot, rng, self._server if ("remote", True) in kind.setup else None)
+        case = Case(
+            robot, kind.state, rng, self._server if ("remote", True) in kind.setup else None
+        )
         failed, gone_s = None, None
         try:
-            robot.goes_on(30.0)
+            robot.goes_on(60.0)
             time.sleep(rng.uniform(0.0, 0.5))
             before = len(robot.pids()), len(robot.segments())
             case.begins()

@@ -39,7 +39,7 @@ from dp_hub.robot.worker import Context
 CENTER, RADIUS, TURN = np.array((320.0, 320.0)), 80.0, 1.0  # px, px, rad/s
 SPEED, ACCELERATION = 150.0, 800.0  # limits, px/s and px/s2
 START = (320.0, 400.0, 90.0, 90.0, 0.0)  # the block is out of the way
-GIVE_UP_S, MAX_AGE_S, HOLD_AFTER_S = 1.5, 0.5, 0.5
+GIVE_UP_S, MAX_AGE_S, HOLD_AFTER_S = 2.0, 0.5, 0.5
 PERIOD_S, HORIZON, OBSERVED = 0.1, 16, 2
 _TELL_S = 0.02
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Listener
@@ -42,54 +42,35 @@ class NotAsDocumented(AssertionError):
     """What was seen is not what docs/robots.md says."""
 
 
-def wait_until(true: Callable[[], bool], within_s: float, what: str) -> float:
+def wait_until(true: Callable[[], bool], within_s: float, what: str | Callable[[], str]) -> float:
     """Seconds until ``true()``. Raises NotAsDocumented: it did not become so."""
     began_s = time.monotonic()
     while not true():
         if time.monotonic() - began_s > within_s:
-            raise NotAsDocumented(f"{what}: not within {within_s:g} s")
+            told = what if isinstance(what, str) else what()
+            raise NotAsDocumented(f"{told}: not within {within_s:g} s")
         time.sleep(_POLL_S)
     return time.monotonic() - began_s
 
 
-class Child:
-    """A process of `faults_robot`; what it says is heard by a thread."""
+class Marked:
+    """A process whose descendants are known by a mark in their environment, orphans too.
 
-    def __init__(self, role: str, *arguments: Any, env: Mapping[str, str] | None = None) -> None:
+    Args:
+        command: its program and arguments.
+        env: more of its environment.
+    """
+
+    def __init__(self, command: Sequence[str | Path], env: Mapping[str, str]) -> None:
         self.mark = secrets.token_hex(8)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `errors`
-        # An abstract address: nothing is left of it.
-        address = f"dp-hub-faults-{self.mark}"
-        with Listener(f"\0{address}", family="AF_UNIX") as listener:
-            self.process = subprocess.Popen(
-                [sys.executable, HERE / "faults_robot.py", role, address],
-                env=os.environ | {MARK: self.mark} | (env or {}),
-                stderr=self._errors,
-            )
-            self._connection: Connection = listener.accept()
-        self.send(arguments)
-        self.said: list[Any] = []
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self.seen_pids: set[int] = set()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def send(self, message: Any) -> None:
-        """Tell it something; nothing if it is gone."""
-        with suppress(OSError):
-            self._connection.send(message)
-
-    def heard(self, kind: type[Any], within_s: float = PATIENCE_S) -> Any:
-        """The first it said of a kind."""
-        wait_until(lambda: self._first(kind) is not None or self.has_ended, within_s, f"{kind}")
-        found = self._first(kind)
-        if found is None:
-            raise NotAsDocumented(f"it has ended without a word of {kind}: {self.errors()}")
-        return found
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process has, and all it said was heard."""
-        return self.process.poll() is not None and not self._listener.is_alive()
+        self.process = subprocess.Popen(
+            list(command),
+            env=os.environ | {MARK: self.mark} | env,
+            stdin=subprocess.DEVNULL,
+            stderr=self._errors,
+        )
 
     def errors(self) -> str:
         """The end of what it wrote to stderr."""
@@ -124,9 +105,46 @@ class Child:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        self._errors.close()
+
+
+class Child(Marked):
+    """A process of `faults_robot`; what it says is heard by a thread."""
+
+    def __init__(self, role: str, *arguments: Any, env: Mapping[str, str] | None = None) -> None:
+        # An abstract address: nothing is left of it.
+        address = f"dp-hub-faults-{secrets.token_hex(8)}"
+        with Listener(f"\0{address}", family="AF_UNIX") as listener:
+            super().__init__([sys.executable, HERE / "faults_robot.py", role, address], env or {})
+            self._connection: Connection = listener.accept()
+        self.send(arguments)
+        self.said: list[Any] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def send(self, message: Any) -> None:
+        """Tell it something; nothing if it is gone."""
+        with suppress(OSError):
+            self._connection.send(message)
+
+    def heard(self, kind: type[Any], within_s: float = PATIENCE_S) -> Any:
+        """The first it said of a kind."""
+        wait_until(lambda: self._first(kind) is not None or self.has_ended, within_s, f"{kind}")
+        found = self._first(kind)
+        if found is None:
+            raise NotAsDocumented(f"it has ended without a word of {kind}: {self.errors()}")
+        return found
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has, and all it said was heard."""
+        return self.process.poll() is not None and not self._listener.is_alive()
+
+    def end(self) -> None:
+        """See `Marked`."""
+        super().end()
         self._listener.join(5.0)
         self._connection.close()
-        self._errors.close()
 
     def _first(self, kind: type[Any]) -> Any:
         return next((one for one in self.said if isinstance(one, kind)), None)
@@ -237,7 +255,7 @@ class Robot(Child):
         _, _, speeds = self.trace.since(time.monotonic() - 0.2)
         return float(speeds.max()) if len(speeds) else 0.0
 
-    def goes_on(self, within_s: float = 15.0) -> float:
+    def goes_on(self, within_s: float = 40.0) -> float:
         """Seconds until the policy drives it: asked, answered and moving."""
         asked = self.status.asked
 
@@ -247,7 +265,11 @@ class Robot(Child):
             new = self.status.asked >= asked + 2 and self.status.drives
             return new and self.state == "moving" and self.speed > 20.0
 
-        return wait_until(moves, within_s, f"it goes on ({self.state}, {self.status})")
+        def how() -> str:
+            seen = f"{self.state}, {self.speed:.0f} px/s, {self.status}, {self.errors()[-600:]}"
+            return f"it goes on ({seen})"
+
+        return wait_until(moves, within_s, how)
 
     def end(self) -> None:
         """See `Child`."""

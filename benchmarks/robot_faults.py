@@ -61,6 +61,8 @@ def run(kinds: Sequence[Kind], n: int, seed: int) -> tuple[list[Result], list[st
             for i in chosen:
                 results.append(bench.try_out(kinds[i], rng))
                 print(f"{results[-1]}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
         finally:
             problems = bench.close()
     return results, problems

@@ -12,7 +12,7 @@ app = typer.Typer(help="Record demonstrations of a robot (--robot), or of PushT 
 @app.callback(invoke_without_command=True)
 def record(
     context: typer.Context,
-    robot: str | None = typer.Option(None, help=ROBOT_HELP + "pusht, mujoco_arm."),
+    robot: str | None = typer.Option(None, help=ROBOT_HELP),
     to: Path | None = typer.Option(None, help="The dataset, made or continued."),
     raw: str | None = typer.Option(
         None, help="Where raw streams go; `none` keeps none. Default: beside the dataset."

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from dp_hub.cli.robots import key_sources, loaded, robot_option, say, scheduling
+from dp_hub.cli.robots import loaded, robot_option, say, scheduling
 
 
 def replay(
@@ -27,16 +27,17 @@ def replay(
     The arm goes to the first action slowly, then follows the recording. A simulation is put into
     the recorded start state first, if the episode has a seed. Keys: Esc emergency stop, q quit.
     """
-    from dp_hub.robot.keys.source import opened
+    from dp_hub.cli.robot_person import Person
     from dp_hub.robot.keys.table import REPLAY, keys_line
     from dp_hub.robot.session.replaying import Replay, recorded_actions
     from dp_hub.robot.session.session import Session
 
     config = loaded(robot)
+    person = Person(config, keys=keys, needed=not config.is_simulated)
     actions = recorded_actions(dataset, episode)
     with (
         Session(config, dry_run=dry_run, scheduling=scheduling(config, realtime)) as session,
-        opened(key_sources(keys, needed=not config.is_simulated)) as keyboard,
+        person.at(session) as (keyboard, _),
     ):
         say(keys_line(REPLAY))
         done = Replay(session, actions, speed=speed, keys=keyboard, say=say).run()

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from dp_hub.cli.robots import key_sources, loaded, outcome_line, recorded, say, scheduling, viewed
+from dp_hub.cli.robots import loaded, outcome_line, recorded, say, scheduling
 
 
 def record_robot(
@@ -23,8 +23,8 @@ def record_robot(
     keys: Path | None,
 ) -> None:
     """See `dp_hub.cli.record`. Raises DpHubError."""
+    from dp_hub.cli.robot_person import Person
     from dp_hub.errors import ConfigError
-    from dp_hub.robot.keys.source import opened
     from dp_hub.robot.keys.table import RECORD, keys_line
     from dp_hub.robot.session.episodes import Crew, Episodes, Wanted
     from dp_hub.robot.session.hand import HandDriver
@@ -40,6 +40,7 @@ def record_robot(
         raise ConfigError(
             "--by-itself is for simulations", hint="on a robot every episode begins with key c"
         )
+    person = Person(config, keys=keys, view=view, overlay=overlay, needed=not by_itself)
     facts = {"source": "teleoperation", "robot": config.digest(), "task": task or config.task}
     known = {name: fact for name, fact in facts.items() if fact is not None}
     with ExitStack() as stack:
@@ -47,10 +48,8 @@ def record_robot(
             Session(config, dry_run=dry_run, scheduling=scheduling(config, realtime))
         )
         hand = stack.enter_context(HandDriver(session, config.teleop))
-        window = stack.enter_context(viewed(session, view, overlay))
-        sources = key_sources(keys, needed=not by_itself and window is None)
-        keyboard = stack.enter_context(opened([*sources, *([window] if window else [])]))
         recorder = stack.enter_context(recorded(session, to, raw, source=known, stage=True))
+        keyboard, window = stack.enter_context(person.at(session))
         say(keys_line(RECORD))
         wanted = Wanted(
             episodes=episodes,

@@ -1,4 +1,4 @@
-"""What `dp-hub record`, `rollout` and `replay` share: keys, the recorder, the policy, tables."""
+"""What `dp-hub record`, `rollout` and `replay` share: the recorder, the policy, tables."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dp_hub.robot.config import RobotConfig
     from dp_hub.robot.inference.protocol import Inference
-    from dp_hub.robot.keys.source import KeySource
     from dp_hub.robot.recording.process import RecorderProcess
     from dp_hub.robot.session.episodes import Outcome
     from dp_hub.robot.session.session import Session
-    from dp_hub.robot.view.live import LiveView
     from dp_hub.robot.worker import Scheduling
 
-ROBOT_HELP = "The robot's configuration: a YAML file, or a bundled one: "
+ROBOT_HELP = (
+    "The robot's configuration: a YAML file, or one that comes with dp_hub: pusht or mujoco_arm, "
+    "which are simulated, or ur5, to be copied and edited."
+)
 _PRIORITY = 50
 
 
@@ -37,88 +36,6 @@ def scheduling(config: "RobotConfig", realtime: bool | None) -> "Scheduling | No
     return Scheduling(fifo=_PRIORITY) if wanted else None
 
 
-def key_sources(script: Path | None, *, needed: bool) -> "list[KeySource]":
-    """Where keys come from: a file, else the terminal if there is one.
-
-    Raises:
-        RobotError: keys are needed, and there is neither.
-    """
-    from dp_hub.errors import RobotError
-    from dp_hub.robot.keys.script import ScriptKeys, read_script
-    from dp_hub.robot.keys.terminal import TerminalKeys
-
-    if script is not None:
-        import time
-
-        return [ScriptKeys(read_script(script), time.monotonic)]
-    try:
-        return [TerminalKeys()]
-    except RobotError:
-        if needed:
-            raise
-        return []
-
-
-@contextmanager
-def viewed(
-    session: "Session", wanted: bool | None, overlay: str | None
-) -> "Iterator[LiveView | None]":
-    """A window with all cameras, where there is a display; ``overlay`` as DATASET or DATASET:N."""
-    from dp_hub.errors import ConfigError
-    from dp_hub.robot.view.live import LiveView
-
-    cameras = {name: session.rings[name].spec for name in session.config.cameras}
-    shows = has_display() if wanted is None else wanted
-    if not shows or not cameras:
-        if overlay is not None:
-            raise ConfigError(
-                "--overlay needs the live view", hint="add --view, on a machine with a display"
-            )
-        yield None
-        return
-    view = LiveView(cameras, references=references(session.config, overlay) if overlay else None)
-    view.start()
-    try:
-        yield view
-    finally:
-        view.close()
-
-
-def has_display() -> bool:
-    """Whether a window can be opened."""
-    import os
-
-    return sys.platform == "darwin" or any(
-        os.environ.get(v) for v in ("DISPLAY", "WAYLAND_DISPLAY")
-    )
-
-
-def references(config: "RobotConfig", overlay: str) -> "dict[str, np.ndarray]":
-    """By camera, the first picture of an episode of a dataset.
-
-    Raises:
-        DpHubError: there is no such episode, or none of its pictures is of a camera of the robot.
-    """
-    from dp_hub.errors import ConfigError
-    from dp_hub.robot.config import PictureFeature
-    from dp_hub.robot.view.live import first_frame
-
-    name, _, number = overlay.rpartition(":")
-    if not name or not number.lstrip("-").isdigit():
-        name, number = overlay, "0"
-    pictures = first_frame(name, int(number))
-    found = {
-        made_of.camera: pictures[feature]
-        for feature, made_of in config.observations.items()
-        if isinstance(made_of, PictureFeature) and feature in pictures
-    }
-    if not found:
-        raise ConfigError(
-            f"{name} has pictures {', '.join(pictures)}; none is one of the robot's observations"
-        )
-    return found
-
-
 @contextmanager
 def recorded(
     session: "Session",
@@ -129,7 +46,10 @@ def recorded(
     stage: bool = False,
     intervention: bool = False,
 ) -> Iterator["RecorderProcess"]:
-    """A recorder of all of a robot's streams; the dataset is complete when the block ends."""
+    """A recorder of all of a robot's streams; the dataset is complete when the block ends.
+
+    Where the block ends with an error or Ctrl-C, episodes that were saved are kept.
+    """
     from dp_hub.robot.recording.process import RecorderProcess
     from dp_hub.robot.session.recording import recorder_job
 
@@ -137,9 +57,21 @@ def recorded(
     recorder = RecorderProcess(job)
     try:
         recorder.start_process()
-        yield recorder
     except BaseException:
         recorder.kill()
+        raise
+    try:
+        yield recorder
+    except BaseException:
+        if recorder.state.saving:
+            say("episodes that are over are being saved")
+        recorder.leave()
+        for sentence in recorder.told():
+            say(sentence)
+        say(
+            f"{to}: episodes that were saved are kept; the same command adds more, and `dp-hub "
+            "finish` completes it"
+        )
         raise
     settle(recorder)
     written = recorder.close()
@@ -230,7 +162,7 @@ def print_outcomes(title: str, outcomes: "list[Outcome]") -> dict[str, Any]:
 
 def robot_option() -> Any:
     """``--robot``."""
-    return typer.Option(..., help=ROBOT_HELP + "pusht, mujoco_arm.")
+    return typer.Option(..., help=ROBOT_HELP)
 
 
 def loaded(robot: str) -> "RobotConfig":

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dp_hub.cli.robots import (
-    key_sources,
     loaded,
     outcome_line,
     policy_of,
@@ -16,7 +15,6 @@ from dp_hub.cli.robots import (
     robot_option,
     say,
     scheduling,
-    viewed,
 )
 
 if TYPE_CHECKING:
@@ -95,14 +93,17 @@ def rollout(
     emergency stop, q quit. A simulation begins episodes by itself; on a robot, c does. Outcomes go
     to stdout.
     """
-    from dp_hub.robot.keys.source import opened
+    from dp_hub.cli.evaluate import check_suffix
+    from dp_hub.cli.robot_person import Person
     from dp_hub.robot.keys.table import ROLLOUT, keys_line
     from dp_hub.robot.session.driver import PolicyDriver, with_options
     from dp_hub.robot.session.episodes import Crew, Episodes, Wanted
     from dp_hub.robot.session.hand import HandDriver
     from dp_hub.robot.session.session import Session
 
+    check_suffix(json, ".json")
     config = loaded(robot)
+    person = Person(config, keys=keys, view=view, overlay=overlay, needed=not config.is_simulated)
     how = with_options(
         config.inference,
         timing=timing,
@@ -132,13 +133,11 @@ def rollout(
         while_loading(session, inference)
         driver = PolicyDriver(session, inference, how)
         hand = config.teleop and stack.enter_context(HandDriver(session, config.teleop))
-        window = stack.enter_context(viewed(session, view, overlay))
-        sources = key_sources(keys, needed=not config.is_simulated and window is None)
-        keyboard = stack.enter_context(opened([*sources, *([window] if window else [])]))
-        facts = _facts(policy or server or "", inference, config)
+        facts = _facts(inference, config)
         recorder = record and stack.enter_context(
             recorded(session, record, raw, source=facts, intervention=hand is not None)
         )
+        keyboard, window = stack.enter_context(person.at(session))
         say(keys_line(ROLLOUT))
         loop = Episodes(
             session,
@@ -152,8 +151,10 @@ def rollout(
             ),
             on_end=lambda outcome: say(outcome_line(outcome)),
         )
-        outcomes = loop.run()
-        say(driver.told.line())
+        try:
+            outcomes = loop.run()
+        finally:
+            say(driver.told.line())
         values = _values(session, driver, how, facts, outcomes)
     if outcomes:
         values["metrics"] = print_outcomes(
@@ -174,10 +175,10 @@ def while_loading(session: "Session", inference: Any) -> None:
         session.clock.sleep_until(session.clock.now_s() + 0.02)
 
 
-def _facts(policy: str, inference: Any, config: Any) -> dict[str, Any]:
+def _facts(inference: Any, config: Any) -> dict[str, Any]:
     facts = {
         "source": "rollout",
-        "policy": policy,
+        "policy": inference.info.name,
         "policy_sha": inference.info.sha,
         "robot": config.digest(),
         "task": config.task,

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from controller_rig import LIMITS, RATE_HZ, STATE, Rig
-from made_actuator import PLANE, MakeActuator, calls, diary_of
+from made_actuator import PLANE, MadeActuator, MakeActuator, calls, diary_of
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.clock import VirtualClock, ticks
+from dp_hub.robot.devices.protocols import Reading
 from dp_hub.robot.motion.controller import Controller, ControllerJob, Shared, sent_fields
 from dp_hub.robot.motion.plan import Order, Plan, pack, plan_fields
 from dp_hub.robot.motion.reporting import EDGES_S, Reporter, cells, read_report
@@ -264,6 +265,36 @@ def test_targets_follow_times_and_not_arrival_on_an_exact_clock(
     assert report.ticks == len(sent) and report.missed == 12
     assert report.latest_s == 0.0
     assert report.counts.late_points == 0
+
+
+def test_readings_of_a_device_whose_clock_steps_have_the_time_at_which_they_came(
+    diary: Path, shared: Shared
+) -> None:
+    clock = VirtualClock(100.0)
+    steps_s = {0: 0.0, 10: 3600.0, 20: -3600.0, 30: 0.0}
+
+    class Stepping(MadeActuator):
+        step_s = 0.0
+
+        def read(self) -> Reading:
+            return Reading(clock.now_s() + self.step_s, super().read().values)
+
+    actuator = Stepping(MakeActuator(diary))
+    job = ControllerJob(
+        name="arm", make=actuator.how, limits=LIMITS, interpolation="linear", rate_hz=RATE_HZ,
+        state=shared.state.spec, sent=shared.sent.spec, commands=shared.commands.spec,
+        board=shared.board.spec, hold_after_s=0.5,
+    )  # fmt: skip
+    controller = Controller(job, actuator, shared, clock)
+    for tick in ticks(1 / RATE_HZ, clock):
+        actuator.step_s = steps_s.get(tick.number, actuator.step_s)
+        controller.tick(tick)
+        if tick.number == 39:
+            break
+    seen = shared.state.last(1000)
+    np.testing.assert_allclose(np.diff(seen.times_s), 1 / RATE_HZ, atol=1e-9)
+    assert seen.times_s[-1] == clock.now_s()
+    assert read_report(shared.board, "arm").restamped == 20
 
 
 def test_lateness_is_counted_so_that_its_quantiles_can_be_told() -> None:

@@ -1,6 +1,6 @@
 """The process that alone talks to an actuator: plans come in, limited targets go out, every tick.
 
-Whatever happens elsewhere ends here in one of three ways:
+Whatever happens elsewhere ends here in one of three ways, going on, holding and stopping:
 
 | what                                        | what it does                                    |
 |---------------------------------------------|-------------------------------------------------|
@@ -9,6 +9,10 @@ Whatever happens elsewhere ends here in one of three ways:
 | it is asked to end                          | holds, at rest ends                             |
 | the process that started it is gone         | holds, at rest stops the actuator and ends      |
 | the stop cell is not 0, or the order `STOP` | stops the actuator, for good; goes on reading   |
+| a plan cannot be carried out (not finite,   | goes on with the plan before                    |
+| an older one, of other numbers)             |                                                 |
+| a plan exceeds limits, is past or far off   | goes on within the limits                       |
+| the actuator's own clock steps              | its readings have the time at which they came   |
 | the actuator fails                          | stops it as far as it can be, ends with the     |
 |                                             | error, which reaches the process that started it|
 """

@@ -16,6 +16,7 @@ __all__ = ["RecorderJob", "RecorderProcess"]
 log = logging.getLogger(__name__)
 _POLL_S = 0.02
 _READY_S = 60.0
+_HANGS_S = 30.0  # it has to wait its turn on a busy machine, and nobody waits for it
 _SEVERAL = 8  # seconds between sentences that finishing takes long
 
 
@@ -29,7 +30,7 @@ class RecorderProcess:
     def __init__(self, job: RecorderJob) -> None:
         self._orders, self._answers = Messages.create(), Messages.create()
         argument = RecorderArgument(job, self._orders.spec, self._answers.spec)
-        self._worker = Worker("recorder", run, argument, beat_within_s=10.0)
+        self._worker = Worker("recorder", run, argument, beat_within_s=_HANGS_S)
         self._state = RecorderState(None, None, 0, 0, 0, 0)
         self._told: list[str] = []
         self._sent = self._done = 0
@@ -110,6 +111,19 @@ class RecorderProcess:
         finally:
             self.kill()
         return self._finished or None
+
+    def leave(self, *, timeout_s: float = 60.0) -> None:
+        """Save the episodes that are over but complete nothing, and end the process. Never raises.
+
+        One that hangs, or takes longer than ``timeout_s``, is killed.
+        """
+        self._worker.ask_to_stop()
+        until_s = time.monotonic() + timeout_s
+        while self._worker.is_alive and (now_s := time.monotonic()) < until_s:
+            if self._worker.beat_age_s(now_s) > _HANGS_S:
+                break
+            time.sleep(_POLL_S)
+        self.kill()
 
     def kill(self) -> None:
         """End the process without completing anything; what was saved is kept."""

@@ -1,4 +1,9 @@
-"""The process of a camera: its frames into a ring of shared memory, as they come."""
+"""The process of a camera: its frames into a ring of shared memory, as they come.
+
+A camera that gives nothing is no error here: its stream grows old, and who observes it holds. A
+frame whose time cannot be, since the device's own clock stepped, has the time at which it came. A
+driver that fails or hangs ends the session, which stops all arms.
+"""
 
 import logging
 from dataclasses import dataclass

@@ -8,7 +8,6 @@ What happens when something is late or away:
 | a stream is too old | holds; asks again as soon as the stream is back |
 | no answer within ``give_up_s`` | holds; `PolicyAway` |
 | the policy's process or server is gone | holds; `PolicyAway` |
-| it is started again | does not move until it is ready; RobotError if it cannot be |
 | a question does not suit the policy, or it answers what is no number | holds; RobotError |
 """
 
@@ -20,14 +19,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dp_hub.config import build
-from dp_hub.errors import RobotError
+from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.acting.lateness import Lateness
 from dp_hub.robot.acting.pace import Pace
 from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing
 from dp_hub.robot.acting.scheduler import Scheduler
 from dp_hub.robot.config import InferenceConfig
-from dp_hub.robot.inference.info import Answer, Prefix, Refused
+from dp_hub.robot.inference.info import Answer, PolicyInfo, Prefix, Refused
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.observing.align import Observation, Stale
 from dp_hub.robot.observing.check import check_action, check_observed
@@ -72,7 +71,7 @@ class Driven:
 
 
 class PolicyDriver:
-    """Drives with one policy. Only `start` after `pause`, and `step` in between.
+    """Drives with one policy: `start`, then `step` again and again, until `pause`.
 
     Args:
         session: on.
@@ -81,6 +80,7 @@ class PolicyDriver:
         seed: of the policy's noise; None: noise of its own.
     Raises:
         RobotError: the robot does not give what the policy observes, or takes other actions.
+        ConfigError: more actions of a chunk are to be carried out than it has.
     """
 
     def __init__(
@@ -99,9 +99,8 @@ class PolicyDriver:
         }
         check_observed(wanted, session.features, session.streams)
         check_action(info.chunk_shape[1], session.spaces)
-        # Ensembling averages as many answers as can be had.
-        trained = 1 if how.merge == "ensemble" else info.n_action_steps
-        self._pacing = _pacing(session, how.n_action_steps or trained)
+        _check_period(session, info)
+        self._pacing = _pacing(session, _n_action_steps(how, info))
         rules = Rules(**{name: getattr(how, name) for name in Rules.model_fields})
         self._scheduler = Scheduler(rules, self._pacing)
         self._pace = Pace(
@@ -112,11 +111,12 @@ class PolicyDriver:
         )
         if how.latency_s:
             self._pace.answered(how.latency_s)  # until there are answers
-        self._seed, self._questions = seed, 0
+        self._seed = seed
+        self._questions = self._questions_of_seed = 0
         self._asked: Observation | None = None
         self._asked_s = 0.0
         self._running = self._away = False
-        self._ready_until_s: float | None = None
+        self._starting_s: float | None = None
         self._waits_for: str | None = None
         self._stale = self._full = 0
 
@@ -130,22 +130,36 @@ class PolicyDriver:
         """Whether the policy drives."""
         return self._running
 
-    def start(self, *, seed: int | None = None) -> None:
-        """Let the policy drive from now on; if it was away, it is started again first.
+    def ready(self) -> bool:
+        """Whether the policy can drive. Never waits.
 
-        That takes a while, in which `step` does nothing.
+        One that was away is started again, and is ready some time later.
+
+        Raises:
+            RobotError: it cannot be started.
+        """
+        if not self._away:
+            return True
+        now_s = self._session.clock.now_s()
+        if self._starting_s is None:
+            log.warning("the policy is started again")
+            self._inference.start()
+            self._starting_s = now_s
+        starting_s, self._starting_s = self._starting_s, None  # unless all is well so far
+        self._away = not self._inference.ready
+        if self._away and now_s - starting_s > START_AGAIN_S:
+            raise RobotError(f"the policy was not ready within {START_AGAIN_S:g} s")
+        self._starting_s = starting_s if self._away else None
+        return not self._away
+
+    def start(self, *, seed: int | None = None) -> None:
+        """Let the policy drive from now on; if it is not `ready`, as soon as it is.
 
         Args:
-            seed: of its noise, if another than before.
-        Raises:
-            PolicyAway: it cannot be started.
+            seed: of its noise, from its first question on; None: it goes on with its noise.
         """
-        if self._away:
-            log.warning("the policy is started again")
-            _or_away(self._inference.start)
-            self._away = False
-            self._ready_until_s = self._session.clock.now_s() + START_AGAIN_S
-        self._seed = self._seed if seed is None else seed
+        if seed is not None:
+            self._seed, self._questions_of_seed = seed, 0
         self._forget()
         self._running = True
 
@@ -168,7 +182,7 @@ class PolicyDriver:
             return True
         now_s = self._session.clock.now_s()
         try:
-            if not self._is_ready(now_s):
+            if not self.ready():
                 return True
             if self._asked is not None:
                 self._take_answer(now_s)
@@ -177,24 +191,13 @@ class PolicyDriver:
         except RobotError as error:
             self._session.hold()
             self.pause()
-            self._away = isinstance(error, PolicyAway) or self._ready_until_s is not None
+            self._away |= isinstance(error, PolicyAway)
             raise
         if self._scheduler.state(now_s) == "stopped":
             self._session.hold()
             self.pause()
             return False
         return True
-
-    def _is_ready(self, now_s: float) -> bool:
-        """Whether a policy that was started again is there. RobotError: it never will be."""
-        if self._ready_until_s is None:
-            return True
-        if self._inference.ready:
-            self._ready_until_s = None
-            return True
-        if now_s > self._ready_until_s:
-            raise RobotError(f"the policy was not ready within {START_AGAIN_S:g} s")
-        return False
 
     def _take_answer(self, now_s: float) -> None:
         answer = _or_away(self._inference.answer)
@@ -221,7 +224,7 @@ class PolicyDriver:
 
     def _ask(self) -> None:
         try:
-            seen = self._session.observe(self._info.n_obs_steps, self._info.observed)
+            newest_s = self._session.newest_s(self._info.observed)
         except Stale as stale:
             self._wait_for(stale)
             return
@@ -230,13 +233,15 @@ class PolicyDriver:
             self._waits_for = None
             self._session.resume()
             self._pace.reset()
-        if not self._pace.wants(seen.anchor_s):
+        if not self._pace.wants(newest_s):
             return
+        seen = self._session.observe(self._info.n_obs_steps, self._info.observed)
         self._pace.asked(seen.anchor_s)
         seed, prefix = self._next_seed(), self._prefix(seen)
         _or_away(lambda: self._inference.ask(seen.values, seed=seed, prefix=prefix))
         self._asked, self._asked_s = seen, self._session.clock.now_s()
         self._questions += 1
+        self._questions_of_seed += 1
 
     def _wait_for(self, stale: Stale) -> None:
         if self._waits_for is None:
@@ -259,8 +264,8 @@ class PolicyDriver:
         return None if plan is None else Prefix(plan.actions, plan.weights, self._how.chunking)
 
     def _next_seed(self) -> int | None:
-        # Another noise for every question, and the same ones in every repetition.
-        return None if self._seed is None else self._seed * 100_000 + self._questions
+        # Another noise for every question, and the same ones whenever an episode is repeated.
+        return None if self._seed is None else self._seed * 100_000 + self._questions_of_seed
 
     def _forget(self) -> None:
         if self._asked is not None:
@@ -303,7 +308,37 @@ def _pacing(session: Session, n_action_steps: int) -> Pacing:
     )
 
 
+def _n_action_steps(how: InferenceConfig, info: PolicyInfo) -> int:
+    # Ensembling averages as many answers as can be had.
+    trained = 1 if how.merge == "ensemble" else info.n_action_steps
+    wanted, has = how.n_action_steps or trained, info.horizon - info.n_obs_steps + 1
+    if wanted > has:
+        raise ConfigError(
+            f"n_action_steps is {wanted}, and a chunk of the policy has {has} actions from the "
+            "newest observed step on",
+            hint=f"it was trained for {info.n_action_steps}",
+        )
+    return wanted
+
+
+def _check_period(session: Session, info: PolicyInfo) -> None:
+    """Slower or faster than it was learned is possible, but nobody should overlook it."""
+    period_s = session.config.period_s
+    if info.period_s is not None and abs(info.period_s - period_s) > 0.01 * period_s:
+        log.warning(
+            "the policy was trained on %.4g steps a second, and the robot's `fps` is %.4g: it moves"
+            " %.3g times as fast as was shown",
+            1 / info.period_s,
+            session.config.fps,
+            info.period_s / period_s,
+        )
+
+
 def with_options(how: InferenceConfig, **options: Any) -> InferenceConfig:
-    """With those options that are not None in the place of its own. Raises ConfigError."""
-    told = {name: one for name, one in options.items() if one is not None}
-    return build(InferenceConfig, {**how.model_dump(), **told}, where="the options")
+    """With those options that are not None in the place of its own.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    given = {name: one for name, one in options.items() if one is not None}
+    return build(InferenceConfig, {**how.model_dump(), **given}, where="the options")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Mode = Literal["waits", "policy", "person"]
-Ended = Literal["success", "time", "key", "late", "policy away", "stopped", "dropped"]
+Ended = Literal["success", "time", "key", "late", "policy away", "stopped"]
 _LOOP_S = 0.005
 
 
@@ -147,6 +147,7 @@ class Episodes:
         self._mode: Mode = "waits"
         self._episode: _Running | None = None
         self._quit = False
+        self._calls: Mode | None = None  # who is to drive as soon as it can be
         self.done: list[Outcome] = []
 
     def run(self) -> list[Outcome]:
@@ -183,11 +184,12 @@ class Episodes:
             crew.recorder.check()
             for sentence in crew.recorder.told():
                 crew.say(sentence)
+        if self._episode is None and self._wanted.by_itself and self._calls is None:
+            self._call("policy" if crew.policy is not None else "person")
+        self._answer_call(now_s)
         if self._episode is None:
-            if self._wanted.by_itself:
-                self._begin()
-            elif crew.view is not None:
-                crew.view.show(["waits for a key", keys_line(crew.table)])
+            if crew.view is not None:
+                crew.view.show([self._waiting_line(), keys_line(crew.table)])
             return
         try:
             if self._mode == "policy" and crew.policy is not None and not crew.policy.step():
@@ -223,6 +225,7 @@ class Episodes:
     def _read_keys(self) -> None:
         for key in self._crew.keys.read():
             now_s = self._session.clock.now_s()
+            self._mark("key", key, now_s)
             does = self._keys.pressed(key, now_s)
             question = self._keys.question(now_s)
             if question:
@@ -240,13 +243,10 @@ class Episodes:
                 self._quit = True
             case Does.QUIT:
                 self._quit = True
-            case Does.START | Does.GO_ON | Does.TAKE_OVER if self._episode is None:
-                if does is not Does.TAKE_OVER or self._crew.hand is not None:
-                    self._begin(by_hand=does is Does.TAKE_OVER)
             case Does.GO_ON if self._crew.policy is not None:
-                self._hand_over("policy", now_s)
-            case Does.TAKE_OVER:
-                self._hand_over("person", now_s)
+                self._call("policy")
+            case Does.START | Does.TAKE_OVER if does is Does.TAKE_OVER or self._episode is None:
+                self._call("person")
             case Does.DROP:
                 self._drop()
             case _ if self._episode is not None:
@@ -269,44 +269,65 @@ class Episodes:
             case _:
                 return
 
-    def _begin(self, *, by_hand: bool = False) -> None:
+    def _call(self, who: Mode) -> None:
+        """Let somebody drive as soon as it can be: a policy that was away is started first."""
+        if who == "person" and self._crew.hand is None:
+            self._crew.say("nobody can take over: the robot's configuration has no `teleop`")
+            return
+        if who == "policy" and not self._is_ready():
+            self._crew.say("the policy is being started again; it drives when it is there")
+        self._calls = who
+
+    def _is_ready(self) -> bool:
+        assert self._crew.policy is not None
+        return self._crew.policy.ready()
+
+    def _answer_call(self, now_s: float) -> None:
+        if self._calls is None or (self._calls == "policy" and not self._is_ready()):
+            return
+        who, self._calls = self._calls, None
+        if self._episode is None:
+            self._begin(who)
+        elif who != self._mode:
+            self._hand_over(who, now_s)
+
+    def _waiting_line(self) -> str:
+        return "waits for a key" if self._calls is None else "waits for the policy"
+
+    def _begin(self, who: Mode) -> None:
         """Start an episode: reset a simulation, record, let somebody drive."""
         crew, number = self._crew, len(self.done)
         seed = None if self._wanted.seed is None else self._wanted.seed + number
         if seed is not None and self._session.world is not None:
             self._session.reset(seed)
         else:
-            self._session.resume()
             self._session.forget()
         now_s = self._session.clock.now_s()
         self._episode = _Running(number, seed, now_s)
         if crew.recorder is not None:
             known = {} if seed is None else {"seed": seed}
             crew.recorder.start(now_s, {**self._wanted.facts, **known})
-        drives: Mode = "person" if by_hand or crew.policy is None else "policy"
-        self._hand_over(drives, now_s)
+        self._hand_over(who, now_s)
 
-    def _hand_over(self, drives: Mode, now_s: float) -> None:
+    def _hand_over(self, who: Mode, now_s: float) -> None:
         """Another one drives from now on."""
         crew, episode = self._crew, self._episode
         assert episode is not None
-        if drives == "person" and crew.hand is None:
-            crew.say("nobody can take over: the robot's configuration has no `teleop`")
-            return
         if crew.policy is not None:
             crew.policy.pause()
         if crew.hand is not None:
             crew.hand.pause()
+        self._session.resume()  # who drove before may have held
         if episode.hand_since_s is not None:
             episode.by_hand_s += now_s - episode.hand_since_s
-        episode.hand_since_s = now_s if drives == "person" else None
-        if drives == "policy" and crew.policy is not None:
+        episode.hand_since_s = now_s if who == "person" else None
+        if who == "policy" and crew.policy is not None:
             crew.policy.start(seed=episode.seed)
-        if drives == "person" and crew.hand is not None:
+        if who == "person" and crew.hand is not None:
             crew.hand.start()
         if crew.policy is not None:
-            self._mark("intervention", drives == "person", now_s)
-        self._mode = drives
+            self._mark("intervention", who == "person", now_s)
+        self._mode = who
 
     def _mark(self, event: str, value: Any, now_s: float) -> None:
         if self._crew.recorder is not None:
@@ -336,7 +357,7 @@ class Episodes:
         if self._crew.hand is not None:
             self._crew.hand.pause()
         self._session.hold()
-        self._mode = "waits"
+        self._mode, self._calls = "waits", None
 
     def _outcome(
         self, episode: _Running, ended: Ended, success: bool | None, now_s: float

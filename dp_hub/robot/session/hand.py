@@ -20,7 +20,7 @@ class HandDriver:
         session: on.
         config: of the device and what moves with it.
     Raises:
-        ConfigError: no such device, or no speed is known for what moves.
+        ConfigError: no such device; by `step`: no speed is known for what moves.
         RobotError: the device is away.
     """
 
@@ -65,7 +65,9 @@ class HandDriver:
         now_s = self._session.clock.now_s()
         if now_s < self._due_s:
             return
-        self._due_s = max(self._due_s + self._period_s, now_s)
+        # After a stall it goes on from now: what was not read is not made up for.
+        due_s = self._due_s + self._period_s
+        self._due_s = due_s if due_s > now_s else now_s + self._period_s
         hand = self._device.read()
         self.buttons = hand.buttons
         self._target = self._within(self._next(hand))
@@ -78,17 +80,18 @@ class HandDriver:
             return np.asarray(hand.target, np.float64)
         if not hand.velocity.any():
             return self._target
-        if self._speed is None:
-            raise ConfigError(
-                f"how fast `{self._config.device}` moves {self._moves} is not known",
-                hint=f"set teleop.speed, or {self._moves}'s limits.speed",
-            )
-        return moved(
-            self._target,
-            hand.velocity * self._period_s,
-            self._space,
-            speed=self._speed,
-            turning=self._turning or 0.0,
+        speed, turning = self._speed, self._turning
+        if speed is None:
+            raise self._unknown("moves", "speed")
+        if turning is None and self._space.rotation_at is not None and hand.velocity[3:].any():
+            raise self._unknown("turns", "rotation_speed")
+        by = hand.velocity * self._period_s
+        return moved(self._target, by, self._space, speed=speed, turning=turning or 0.0)
+
+    def _unknown(self, does: str, key: str) -> ConfigError:
+        return ConfigError(
+            f"how fast `{self._config.device}` {does} {self._moves} is not known",
+            hint=f"set teleop.{key}, or {self._moves}'s limits.{key}",
         )
 
     def _within(self, target: np.ndarray) -> np.ndarray:
