@@ -1,5 +1,8 @@
 """From answers to plans: what is past, what overlaps, what a late answer finds."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -200,3 +203,15 @@ def test_nothing_of_an_answer_is_changed():
     for k in range(3):
         scheduler.accept(chunk, now_s=START_S + 0.1 * k)
     np.testing.assert_array_equal(chunk.actions, before)
+
+
+@pytest.mark.parametrize(("rotations_at", "loaded"), [((), False), ((3,), True)])
+def test_what_merging_rotations_needs_is_loaded_before_anything_moves(rotations_at, loaded):
+    program = (
+        "import sys\n"
+        "from dp_hub.robot.acting.scheduler import Pacing, Rules, Scheduler\n"
+        f"Scheduler(Rules(), Pacing(0.1, 8, rotations_at={rotations_at}))\n"
+        "print('scipy.spatial.transform' in sys.modules)"
+    )
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert seen.stdout.strip() == str(loaded), seen.stderr

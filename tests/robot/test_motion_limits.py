@@ -319,6 +319,6 @@ def test_limits_that_do_not_fit_name_their_key(
 def test_limits_are_complete_with_a_box_speeds_and_accelerations(space: Space, each: bool) -> None:
     limits = limits_for(space, each=each)
     limits.check(space)
-    assert limits.is_complete(space)
-    assert not Limits(speed=1.0, acceleration=1.0).is_complete(space)
+    assert limits.missing(space) == ()
+    assert Limits(speed=1.0, acceleration=1.0).missing(space)
     assert Limits(speed=1.0, acceleration=1.0).missing(WIDTH) == ("low", "high")

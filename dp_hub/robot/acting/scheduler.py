@@ -28,6 +28,10 @@ class Scheduler:
     """
 
     def __init__(self, rules: Rules, pacing: Pacing) -> None:
+        if pacing.rotations_at:
+            # Now, as it takes half a second, and not at the first answer that is merged: the
+            # commander's heartbeat would stop, and a moving arm hold.
+            import scipy.spatial.transform  # noqa: F401
         self.rules, self.pacing = rules, pacing
         self.planned: Timeline | None = None
         self.lateness = Lateness()

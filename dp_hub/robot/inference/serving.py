@@ -162,7 +162,9 @@ class ServerThread:
         server = PolicyServer(self.inference, token=token, clients=self.clients)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main(server)))
         self._thread.start()
-        self._ready.wait(10)
+        if not self._ready.wait(10):
+            self.__exit__()
+            raise RobotError(f"the server at {self.url} did not begin within 10 s")
         return self
 
     def __exit__(self, *_: object) -> None:

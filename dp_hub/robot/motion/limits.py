@@ -33,10 +33,6 @@ class Limits(Config):
             keys += ["rotation_speed", "rotation_acceleration"]
         return tuple(key for key in keys if getattr(self, key) is None)
 
-    def is_complete(self, space: Space) -> bool:
-        """Whether nothing is `missing`."""
-        return not self.missing(space)
-
     def check(self, space: Space, *, where: str = "limits") -> None:
         """Raises ConfigError if they do not fit an actuator of this space.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.02
 _STATE_S = 0.1
-_LONGEST = 1000  # characters of a sentence
+_LONGEST = 600  # characters of a sentence: in any script a message has room for them
 
 
 def run(context: Context, argument: RecorderArgument) -> None:
