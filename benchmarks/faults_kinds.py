@@ -33,11 +33,13 @@ class Case:
 
     Args:
         robot: moving.
+        state: that is documented.
         rng: for what is left to chance.
         server: its policy's, if that is elsewhere.
     """
 
     robot: Robot
+    state: State
     rng: np.random.Generator
     server: "Server | None" = None
     ends: bool = False
@@ -86,8 +88,9 @@ class Case:
 
     def goes_on(self, within_s: float = 40.0) -> None:
         """By itself; where that is the state that is documented, it is timed."""
-        if self.robot.count("holds") > self.holds_before:
-            self.until_s = min(self.until_s, time.monotonic())
+        if self.state == "hold" and self.state_s is not None:
+            rest_s = self.began_s + self.state_s + REST_S
+            self.until_s = min(self.until_s, time.monotonic(), rest_s)
         took_s = self.robot.goes_on(within_s)
         if self.state_s is None:
             self.state_s = took_s
@@ -264,11 +267,16 @@ def late(rule: str) -> Callable[[Case], None]:
 
     def do(case: Case) -> None:
         robot = case.robot
-        _set_late(case, rule)
-        case.begins()
-        robot.order("spoil", {"delay_s": 1.3 if rule == "hold" else 0.9})
+        delay = {"delay_s": 1.3 if rule == "hold" else 0.9}
+        if rule == "stop":  # on a busy machine it may end by itself, too
+            _set_late(case, rule, before=lambda: robot.order("spoil", delay))
+        else:
+            _set_late(case, rule)
+            robot.goes_on()
+            case.begins()
+            robot.order("spoil", delay)
         if rule == "stop":
-            case.holds(3.0)
+            case.holds(5.0)
             wait_until(lambda: case.ended("late"), SLACK_S, "the episode ends")
             case.rests()
         elif rule == "hold":
@@ -276,23 +284,25 @@ def late(rule: str) -> Callable[[Case], None]:
         else:
             time.sleep(2.0)
         robot.order("spoil", {"delay_s": 0.0})
-        if rule == "stop":
-            case.goes_on_by_key()
-        else:
+        if rule != "stop":
             case.goes_on()
         _set_late(case, "extend")
+        robot.goes_on()
 
     return do
 
 
-def _set_late(case: Case, rule: str) -> None:
+def _set_late(case: Case, rule: str, before: Callable[[], None] = lambda: None) -> None:
     """Between two episodes."""
     robot = case.robot
     robot.key("s")
     wait_until(lambda: not robot.status.drives, SLACK_S, "the episode ends")
     robot.order("late", rule)
+    if case.state_s is None:
+        wait_until(lambda: robot.state == "holding", SLACK_S, "it holds")
+        case.begins()
+    before()
     robot.key("c")
-    robot.goes_on()
 
 
 def not_a_number(case: Case) -> None:
@@ -528,8 +538,8 @@ KINDS = (
          fresh=True),
     Kind("plan outside the workspace", "continue", plan("outside"), "plans", off_circle=400.0),
     Kind("plan not finite", "continue", plan("not finite"), "plans"),
-    Kind("plan long past", "continue", plan("long past"), "plans"),
-    Kind("plan far in the future", "continue", plan("future"), "plans"),
+    Kind("plan long past", "continue", plan("long past"), "plans", off_circle=RADIUS + ROOM),
+    Kind("plan far in the future", "continue", plan("future"), "plans", off_circle=RADIUS + ROOM),
     Kind("policy server killed", "hold", server_killed, "server", REMOTE),
     Kind("policy server hangs", "hold", server_hangs, "server", REMOTE),
     Kind("connection to the server lost", "continue", connection_lost, "server", REMOTE),
@@ -574,7 +584,9 @@ class Bench:
     def try_out(self, kind: Kind, rng: np.random.Generator) -> Result:
         """Do one fault, and look at what comes of it."""
         robot = self._robot_for(kind, rng)
-        case = Case(robot, rng, self._server if ("remote", True) in kind.setup else None)
+        case = Case(
+            robot, kind.state, rng, self._server if ("remote", True) in kind.setup else None
+        )
         failed, gone_s = None, None
         try:
             robot.goes_on(60.0)

@@ -31,9 +31,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 
 from dp_hub.robot.inference.client import PolicyClient
-from dp_hub.robot.inference.info import Answer, PolicyInfo
+from dp_hub.robot.inference.info import Answer, PolicyInfo, Question
 from dp_hub.robot.inference.local import LocalInference
-from dp_hub.robot.inference.mailbox import Mailbox, MailSpec, Question, Reply
+from dp_hub.robot.inference.mailbox import Mailbox, MailSpec, Reply
 from dp_hub.robot.worker import Context, Worker
 
 STATE = "observation.state"

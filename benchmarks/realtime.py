@@ -3,6 +3,7 @@
     python benchmarks/realtime.py score POLICY --out DIR [--episodes 50] [--at-once 4]
     python benchmarks/realtime.py plot DIR --image docs/images/latency.png
     python benchmarks/realtime.py jitter POLICY --out DIR [--minutes 10]
+    python benchmarks/realtime.py record POLICY --out DIR [--episodes 20]
 
 POLICY is a folder or user/name[@revision]. ``score`` runs ``dp-hub rollout POLICY --robot pusht``,
 which is 10 actions a second, a controller of 100 Hz and a camera of 30 Hz in shared memory, over
@@ -13,7 +14,8 @@ offline evaluation of the same seeds is the limit. ``--at-once`` settings share 
 SCHED_FIFO, where permitted, they do not disturb one another as long as there are cores.
 
 ``jitter`` drives episodes for the given minutes twice, with SCHED_FIFO and without, and tells how
-late the controller's ticks were.
+late the controller's ticks were. ``record`` records episodes, and tells how many frames are farther
+than half a period from the values that they hold.
 """
 
 import argparse
@@ -67,9 +69,15 @@ def main() -> None:
     jitter.add_argument("policy")
     jitter.add_argument("--out", type=Path, required=True)
     jitter.add_argument("--minutes", type=float, default=10.0)
+    record = parts.add_parser("record")
+    record.add_argument("policy")
+    record.add_argument("--out", type=Path, required=True)
+    record.add_argument("--episodes", type=int, default=20)
     args = parser.parse_args()
     if args.part == "score":
         run_scores(args)
+    elif args.part == "record":
+        run_record(args)
     elif args.part == "plot":
         plot(args.out, args.image)
     else:
@@ -230,6 +238,29 @@ def shares(late: Sequence[float]) -> dict[str, float]:
             if seen >= share * total:
                 bounds.setdefault(f"p{100 * share:g}_ms", 1000 * edge)
     return {"within_1_ms": within, **bounds}
+
+
+def run_record(args: argparse.Namespace) -> None:
+    """Record episodes both ways, and look how far frames are from their values."""
+    from dp_hub import open_dataset
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    for option in ("--realtime", "--no-realtime"):
+        to = args.out / f"recorded{option[1:]}"
+        command = ["dp-hub", "rollout", args.policy, "--robot", "pusht", "--no-view", option]
+        run([*command, "--episodes", str(args.episodes), "--seed", "400000", "--record", to])
+        dataset = open_dataset(to)
+        off = [facts.get("off_grid", {}) for facts in dataset.episodes.metadata]
+        features = sorted({name for one in off for name in one})
+        told = {name: sum(one.get(name, 0) for one in off) for name in features}
+        lost = [
+            facts["not_recorded"] for facts in dataset.episodes.metadata if "not_recorded" in facts
+        ]
+        print(
+            f"{option}: {dataset.n_episodes} episodes, {dataset.n_frames} frames; farther than "
+            f"half a period from their values: {told or 'none'}; not recorded: {lost or 'nothing'}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -44,14 +44,7 @@ def check_options(
             one that is missing.
     """
     wanted = {name: hint for name, hint in _annotations(kind).items() if name not in but}
-    for name in given:
-        if name not in wanted:
-            near = difflib.get_close_matches(name, wanted, n=1)
-            have = f"it has: {_listed(wanted)}" if wanted else f"{of} has no options"
-            raise error(
-                f"{of} has no option {name!r}",
-                hint=f"did you mean `{near[0]}`? {have}" if near else have,
-            )
+    _refuse_unknown(wanted, given, of=of, error=error)
     for name in _required(kind):
         if name in wanted and name not in given:
             hint = written.format(name=name, value=_shown(wanted[name]))
@@ -65,6 +58,19 @@ def check_options(
             message = f"the option {name} of {of} cannot be {value!r}"
             raise error(message, hint=hint) from None
     return fitted
+
+
+def _refuse_unknown(
+    wanted: Mapping[str, Any], given: Mapping[str, Any], *, of: str, error: type[DpHubError]
+) -> None:
+    for name in given:
+        if name not in wanted:
+            near = difflib.get_close_matches(name, wanted, n=1)
+            have = f"it has: {_listed(wanted)}" if wanted else f"{of} has no options"
+            raise error(
+                f"{of} has no option {name!r}",
+                hint=f"did you mean `{near[0]}`? {have}" if near else have,
+            )
 
 
 def takes(kind: type, name: str) -> bool:

@@ -22,6 +22,7 @@ from dp_hub.cli import (
     finish,
     info,
     inspect,
+    latency,
     log,
     pull,
     push,
@@ -74,6 +75,7 @@ app.command("serve")(serve.serve)
 app.command("serve-policy")(serve_policy.serve_policy)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("latency")(latency.latency)
 app.command("replay")(replay.replay)
 app.command("rollout")(rollout.rollout)
 app.command("runs")(runs.runs)

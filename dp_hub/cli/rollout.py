@@ -52,11 +52,11 @@ def rollout(
     ),
     merge: str | None = typer.Option(None, help="replace, blend or ensemble."),
     late: str | None = typer.Option(None, help="When the policy is late: extend, hold or stop."),
-    ahead: bool | None = typer.Option(
-        None, "--ahead/--no-ahead", help="Ask so early that answers are in time."
+    ahead: str | None = typer.Option(
+        None, help="Steps that the policy is asked earlier, or auto: so many that it is in time."
     ),
-    chunking: bool | None = typer.Option(
-        None, "--realtime-chunking/--no-realtime-chunking", help="Chunks continue one another."
+    chunking: str | None = typer.Option(
+        None, help="Real-time chunking, guidance or inpaint: a chunk continues the one before."
     ),
     n_action_steps: int | None = typer.Option(
         None, min=1, help="Execution horizon: steps executed per prediction."
@@ -110,7 +110,7 @@ def rollout(
         merge=merge,
         late=late,
         ahead=ahead,
-        realtime=chunking,
+        chunking=chunking,
         n_action_steps=n_action_steps,
     )
     options = {
@@ -119,6 +119,7 @@ def rollout(
         "device": device,
         "threads": threads,
         "delay_s": delay_ms / 1000,
+        "realtime": how.chunking is not None,
     }
     inference = policy_of(
         policy, server, token_file=token_file, certificate=certificate, options=options

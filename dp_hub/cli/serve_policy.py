@@ -86,5 +86,7 @@ def serve_policy(
 
 
 def _say(door: "Door") -> None:
+    from dp_hub.robot.inference.address import TOKEN_VARIABLE
+
     print(f"# {door.url}")
-    print(f"export DP_HUB_POLICY_TOKEN=$(cat {shlex.quote(str(door.token_file))})", flush=True)
+    print(f"export {TOKEN_VARIABLE}=$(cat {shlex.quote(str(door.token_file))})", flush=True)

@@ -14,7 +14,7 @@ from dp_hub.models.normalizer import Normalizer
 from dp_hub.models.transformer import TransformerDenoiser
 from dp_hub.models.unet1d import ConditionalUnet1d
 from dp_hub.policies.config import DiffusionConfig, MlpConfig, TransformerConfig, UnetConfig
-from dp_hub.policies.objectives import Fix, Objective, make_objective
+from dp_hub.policies.objectives import Fix, Objective, Predict, make_objective
 from dp_hub.policies.observing import ObservationEncoder, checked, normalised, number_widths
 from dp_hub.policies.realtime_chunking import Prefix, drawn_to, for_autograd, laid_out
 from dp_hub.policies.selection import Selection, Shape, parse_selection, selected_features
@@ -191,27 +191,19 @@ class DiffusionPolicy(nn.Module):
             embedded = for_autograd(embedded)
             cond = None if cond is None else for_autograd(cond)
 
-        def predict(x: Tensor, step: int) -> Tensor:
+        def network(x: Tensor, step: int) -> Tensor:
             with precision():
                 return self.denoiser.denoise(x, embedded[step].expand(len(x), -1), cond).float()
 
-        fix = self._fix(seen) if self._inpaints else None
+        predict: Predict = network
         if prefix is not None:
-            planned, weights = self._laid_out(prefix, noise)
-            drawn = drawn_to(predict, self.objective, planned, weights, prefix)
-            return self.objective.sample(drawn, noise, generator=generator, fix=fix)
+            action, normalizer = self.config.action, self.normalizer
+            planned, weights = laid_out(
+                prefix, noise, self.action_dim, lambda raw: normalizer.normalize(action, raw)
+            )
+            predict = drawn_to(network, self.objective, planned, weights, prefix)
+        fix = self._fix(seen) if self._inpaints else None
         return self.objective.sample(predict, noise, generator=generator, fix=fix)
-
-    def _laid_out(self, prefix: Prefix, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Planned actions (B, Tp, D) and weights (Tp, D) like ``noise``."""
-        shape = (*noise.shape[:2], self.action_dim)
-        normalizer, device = self.normalizer, noise.device
-        planned, weights = laid_out(
-            prefix, shape, lambda raw: normalizer.normalize(self.config.action, raw.to(device))
-        )
-        rest = (0, noise.shape[2] - self.action_dim)  # of inpainting: observations
-        weights = nn.functional.pad(weights.to(device).expand(-1, self.action_dim), rest)
-        return nn.functional.pad(planned, rest), weights
 
     def _precision(self, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
         """Arithmetic in bf16 where the network was loaded so; its inputs are float32 either way."""

@@ -10,7 +10,10 @@ The paper's formulas (eq. 2 to 4) are for flow matching, x = (1 - t) noise + t c
 alpha and sigma, the shares of clean chunk and noise (t and 1 - t there), they are about the clean
 chunk alone, and so hold for diffusion with any prediction and solver:
 
-    clean + min(sigma beta, (alpha² + sigma²) / alpha) · (weights · (planned - clean)) dclean/dx
+    clean + min(beta, (alpha² + sigma²) / alpha) · (weights · (planned - clean)) dclean/dx
+
+The paper bounds the velocity's change, which is this over sigma. With its five steps that is the
+same; with more it would bind where the chunk is all but clean and should be moved to the plan.
 
 Where there is next to no signal yet, alpha is small and the gradient mostly the network's errors
 divided by it. So no value is moved out of the range of actions: without that the noise that goes
@@ -43,14 +46,13 @@ class Prefix:
             step, about three times the time. ``inpaint``: the clean chunk is moved to the planned
             actions as far as the weights say at every step, which costs nothing. As steps add up,
             all that has some weight is held to the plan, so it answers less to what is new.
-        beta: of the formula; larger is nearer to the plan. None: as many as there are sampling
-            steps, so that none of them moves a chunk beyond the plan (the paper has 5 of both).
+        beta: of the formula; larger draws more strongly where there is much noise yet.
     """
 
     actions: Tensor
     weights: Tensor
     how: How = "guidance"
-    beta: float | None = None
+    beta: float = 5.0
 
 
 def drawn_to(
@@ -68,8 +70,6 @@ def drawn_to(
         prefix: how.
     """
 
-    beta = float(len(objective.timesteps(planned.device))) if prefix.beta is None else prefix.beta
-
     def inpainted(x: Tensor, step: int) -> Tensor:
         estimate, predicted = objective.estimate(step), predict(x, step)
         by = weights * (planned - estimate.unclipped(x, predicted))
@@ -83,7 +83,7 @@ def drawn_to(
             clean = estimate.clean(here, predicted)
             error = weights * (planned - clean.detach())
             (uphill,) = torch.autograd.grad(clean, here, error)
-        by = _within_range(clean.detach(), _gain(estimate, beta) * uphill, planned)
+        by = _within_range(clean.detach(), _gain(estimate, prefix.beta) * uphill, planned)
         return estimate.moved(predicted.detach(), by)
 
     return inpainted if prefix.how == "inpaint" else guided
@@ -91,8 +91,7 @@ def drawn_to(
 
 def _gain(estimate: Estimated, beta: float) -> float:
     alpha, sigma = estimate.alpha, estimate.sigma
-    most = sigma * beta
-    return min(most, (alpha**2 + sigma**2) / alpha) if alpha > 0 else most
+    return min(beta, (alpha**2 + sigma**2) / alpha) if alpha > 0 else beta
 
 
 def _within_range(clean: Tensor, by: Tensor, planned: Tensor) -> Tensor:
@@ -103,36 +102,38 @@ def _within_range(clean: Tensor, by: Tensor, planned: Tensor) -> Tensor:
 
 
 def laid_out(
-    prefix: Prefix, shape: tuple[int, ...], normalize: Callable[[Tensor], Tensor]
+    prefix: Prefix, noise: Tensor, action_dim: int, normalize: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Planned actions and weights like a chunk.
+    """Planned actions and weights like what is sampled.
 
     Args:
         prefix: checked here.
-        shape: (B, Tp, Da) of the chunk.
+        noise: float32 (B, Tp, D), of which the first Da numbers become actions.
+        action_dim: Da.
         normalize: of actions.
     Returns:
-        ``planned`` float32 (B, Tp, Da), normalised, 0 beyond the prefix, and ``weights`` float32
-        (Tp, 1), both on the CPU unless the prefix was elsewhere.
+        ``planned`` float32 (B, Tp, D), normalised, and ``weights`` float32 (Tp, D), on the device
+        of the noise; both 0 where nothing is planned.
     Raises:
         PolicyError: another number of rows, actions or weights, or weights outside [0, 1].
     """
-    rows, horizon, width = shape
+    rows, horizon, width = noise.shape
     actions, weights = prefix.actions, prefix.weights
     n = actions.shape[1] if actions.ndim == 3 else 0
-    if tuple(actions.shape) != (rows, n, width) or not 1 <= n <= horizon:
+    if tuple(actions.shape) != (rows, n, action_dim) or not 1 <= n <= horizon:
         raise PolicyError(
-            f"the planned actions have shape {tuple(actions.shape)}, expected ({rows}, n, {width}) "
-            f"with n from 1 to {horizon}"
+            f"the planned actions have shape {tuple(actions.shape)}, expected "
+            f"({rows}, n, {action_dim}) with n from 1 to {horizon}"
         )
     if tuple(weights.shape) != (n,) or not bool(((weights >= 0) & (weights <= 1)).all()):
         raise PolicyError(
             f"{n} planned actions have weights of shape {tuple(weights.shape)}, expected ({n},), "
             "each from 0 to 1"
         )
-    planned = normalize(actions.float())
-    later = (0, 0, 0, horizon - n)
-    return nn.functional.pad(planned, later), nn.functional.pad(weights.float()[:, None], later)
+    planned = normalize(actions.to(noise.device, torch.float32))
+    shares = weights.to(noise.device, torch.float32)[:, None].expand(-1, action_dim)
+    rest = (0, width - action_dim, 0, horizon - n)
+    return nn.functional.pad(planned, rest), nn.functional.pad(shares, rest)
 
 
 def for_autograd(value: Tensor) -> Tensor:

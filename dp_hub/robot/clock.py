@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+SAME_S = 1e-6
+"""Times closer than this are the same: one grid's, computed in two ways, are off by roundings."""
+
 
 class Clock(Protocol):
     """Tells the time and waits."""

@@ -14,8 +14,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dp_hub.config import Config, build, read_yaml
 from dp_hub.errors import ConfigError
-from dp_hub.robot.acting.rules import Interpolation, Rules
+from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.motion.limits import Limits
+from dp_hub.robot.motion.trajectory import Interpolation
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -99,9 +100,9 @@ class InferenceConfig(Rules):
     """Actions of a chunk before the policy is asked again; None: as it was trained."""
     latency_s: NotNegative = 0.0
     """From an observation to its chunk, as `dp-hub latency` measured it: the first guess."""
-    ahead: bool = False
-    """Ask so early that the answer is there when it is needed."""
-    realtime: bool = False
+    ahead: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
+    """Steps that the policy is asked earlier; ``auto``: so many that answers are in time."""
+    chunking: Literal["guidance", "inpaint"] | None = None
     """Real-time chunking: the next chunk continues the one that is being carried out."""
     give_up_s: Positive = 5.0
     """A policy that has not answered by then has failed: the robot holds, the episode ends."""

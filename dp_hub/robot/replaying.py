@@ -13,6 +13,7 @@ import numpy as np
 from dp_hub.errors import ConfigError, DataError
 from dp_hub.robot.motion.limits import Limits
 from dp_hub.robot.motion.plan import MAX_POINTS, Plan
+from dp_hub.robot.motion.rotation_vectors import difference, slerp
 from dp_hub.robot.space import Space
 
 _SLOW = 0.25  # share of the speed limits that the way to the beginning is gone at
@@ -72,16 +73,7 @@ def episode_plan(
         DataError: the actions are not finite or are no (T, D).
         ConfigError: the first action is outside the workspace.
     """
-    actions = np.asarray(actions, np.float64)
-    if actions.ndim != 2 or actions.shape[1] != space.size or not len(actions):
-        raise DataError(
-            f"the episode's actions are {list(actions.shape)}; the actuator takes {space.size} "
-            f"numbers: {', '.join(space.names)}",
-            hint="was it recorded with this robot?",
-        )
-    if not np.isfinite(actions).all():
-        raise DataError("the episode's actions are not all finite")
-    _check_inside(actions[0], space, limits)
+    actions = _checked(actions, space, limits)
     lasts_s = approach_s(position, actions[0], space, limits, slow=slow)
     begins_s = start_s + lasts_s + _REST_S
     n_points = max(2, math.ceil(lasts_s * fps) + 1)
@@ -118,7 +110,8 @@ def approach_s(
         else:
             needed.append(float(np.linalg.norm(away[linear])) / (slow * limits.speed))
     if space.rotation_at is not None:
-        turn = _turn_rad(position, first, space.rotation_at)
+        part = slice(space.rotation_at, space.rotation_at + 3)
+        turn = float(np.linalg.norm(difference(position[part], first[part])))
         speed = limits.rotation_speed
         needed.append(_UNLIMITED_S if speed is None else turn / (slow * speed))
     return max(needed)
@@ -129,12 +122,8 @@ def between(start: np.ndarray, end: np.ndarray, shares: np.ndarray, space: Space
     about one axis. Of share 1 the point is ``end`` itself."""
     points = start + shares[:, None] * (end - start)
     if space.rotation_at is not None:
-        from dp_hub.replay.rotations import slerp
-
         part = slice(space.rotation_at, space.rotation_at + 3)
-        count = len(shares)
-        before, after = (np.repeat(one[None, part], count, axis=0) for one in (start, end))
-        points[:, part] = slerp(before, after, shares, "rotvec")
+        points[:, part] = [slerp(start[part], end[part], float(share)) for share in shares]
     points[shares == 1.0] = end
     return points
 
@@ -150,11 +139,24 @@ def _plans(times_s: np.ndarray, targets: np.ndarray, first_number: int) -> Itera
         yield Plan(number, times_s[part], targets[part], float(times_s[at]))
 
 
-def _turn_rad(start: np.ndarray, end: np.ndarray, at: int) -> float:
-    from scipy.spatial.transform import Rotation
-
-    a, b = (Rotation.from_rotvec(np.asarray(one, np.float64)[at : at + 3]) for one in (start, end))
-    return float((a.inv() * b).magnitude())
+def _checked(actions: np.ndarray, space: Space, limits: Limits) -> np.ndarray:
+    """As float64 (T, D). Raises as `episode_plan`."""
+    actions = np.asarray(actions, np.float64)
+    if actions.ndim != 2 or actions.shape[1] != space.size or not len(actions):
+        raise DataError(
+            f"the episode's actions are {list(actions.shape)}; the actuator takes {space.size} "
+            f"numbers: {', '.join(space.names)}",
+            hint="was it recorded with this robot?",
+        )
+    finite = np.isfinite(actions)
+    if not finite.all():
+        frame, number = np.argwhere(~finite)[0].tolist()
+        raise DataError(
+            f"the episode's {space.names[number]} of frame {frame} is {actions[frame, number]}",
+            hint="it was not recorded whole: leave the episode out",
+        )
+    _check_inside(actions[0], space, limits)
+    return actions
 
 
 def _check_inside(first: np.ndarray, space: Space, limits: Limits) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dp_hub.robot.fields import ROTATION
+
 
 @dataclass(frozen=True)
 class Space:
@@ -39,7 +41,7 @@ class Space:
         return tuple(i for i in range(self.size) if i not in turned)
 
 
-POSE = Space(("x", "y", "z", "rx", "ry", "rz"), ("m", "m", "m", "rad", "rad", "rad"), rotation_at=3)
+POSE = Space(("x", "y", "z", *ROTATION), ("m", "m", "m", "rad", "rad", "rad"), rotation_at=3)
 """A tool in the robot's base frame."""
 
 WIDTH = Space(("width",), ("m",))

@@ -8,7 +8,7 @@ import pytest
 COMMANDS = ["convert", "check", "export", "record", "record pusht", "push", "pull", "serve", "eval"]
 COMMANDS += ["edit", "finish", "log", "info", "diff", "compare", "runs", "score"]
 COMMANDS += ["convert checkpoint", "convert policy", "inspect"]
-COMMANDS += ["rollout", "replay", "serve-policy"]
+COMMANDS += ["latency", "rollout", "replay", "serve-policy"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

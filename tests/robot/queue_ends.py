@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,9 @@ def put_all(context: Context, job: tuple[QueueSpec, int]) -> None:
             queue.put(record(number))
             number += 1
         except QueueFull:
-            pass
+            time.sleep(0.0005)
     while not context.stopping:
-        pass
+        time.sleep(0.005)
 
 
 @dataclass(frozen=True)

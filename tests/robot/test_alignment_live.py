@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -26,7 +26,7 @@ def samples(times_s, **values):
     k = len(times_s)
     fields = {name: np.asarray(one) for name, one in values.items()}
     fields = fields or {"value": (times_s - START_S)[:, None]}
-    return Samples(np.arange(k), times_s, times_s, fields)
+    return Samples(np.arange(k), times_s, times_s, fields, lost=0)
 
 
 def see(rings, uses, *, now_s, steps=2, period_s=0.1):
@@ -140,6 +140,7 @@ def test_as_many_samples_are_asked_for_as_the_steps_need():
     assert seen.repeated == 0
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.001, 0.2), min_size=3, max_size=30),
     st.lists(st.floats(0.001, 0.2), min_size=3, max_size=30),

@@ -102,12 +102,12 @@ def test_a_queue_that_is_gone_cannot_be_attached() -> None:
 
 
 def test_what_a_killed_consumer_had_not_taken_goes_to_the_next_one_whole() -> None:
-    n, seen = 3000, Ring.create(SEEN, rate_hz=1, keep=4000)
+    n, seen = 1500, Ring.create(SEEN, rate_hz=1, keep=4000)
     with made(16) as queue:
         producer = Worker("producer", put_all, (queue.spec, n))
         producer.start()
         try:
-            for die_at in (0, 500, 1000):
+            for die_at in (0, 200, 600):
                 consumer = Worker("consumer", take_all, Taking(queue.spec, seen.spec, die_at))
                 consumer.start()
                 wait_until(lambda: not consumer.is_alive)  # noqa: B023

@@ -69,6 +69,13 @@ def test_escape_is_told_from_what_arrow_keys_send() -> None:
     assert keys_of("c\x1b") == ["c", "esc"]
 
 
+def test_escape_counts_whatever_is_typed_in_the_same_moment() -> None:
+    assert keys_of("\x1b[A\x1b") == ["esc"]
+    assert keys_of("\x1b\x1b[A") == ["esc"]
+    assert keys_of("\x1b[1;5C\x1bOPc\x1bq") == ["c", "esc", "q"]
+    assert keys_of("\x1b[") == ["esc", "["]
+
+
 def test_the_terminal_is_restored_when_it_is_closed_and_after_an_exception(
     terminal: Terminal,
 ) -> None:

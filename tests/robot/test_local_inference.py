@@ -16,9 +16,9 @@ from dp_hub.errors import RobotError
 from dp_hub.policies import realtime_chunking
 from dp_hub.policies.saving import load_policy
 from dp_hub.robot.inference.folder import read_info
-from dp_hub.robot.inference.info import Prefix, Refused
+from dp_hub.robot.inference.info import Prefix, Question, Refused
 from dp_hub.robot.inference.local import LocalInference
-from dp_hub.robot.inference.mailbox import Mailbox, Question, Reply
+from dp_hub.robot.inference.mailbox import Mailbox, Reply
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,13 @@ def folder(tmp_path_factory):
 def running(folder):
     with LocalInference(folder, name="me/small", sha="a" * 40, period_s=0.1) as inference:
         yield inference
+    assert own_segments() == set()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(running):
+def nothing_left_behind(running):
+    """As everywhere here, but for the one process that all tests of this file ask."""
     before, children = own_segments(), multiprocessing.active_children()
     yield
     assert own_segments() == before

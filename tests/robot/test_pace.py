@@ -10,7 +10,11 @@ from dp_hub.robot.acting.pace import Pace
 from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing
 from dp_hub.robot.acting.scheduler import Scheduler
+from dp_hub.robot.motion.trajectory import resting
+from dp_hub.robot.space import Space
 from dp_hub.rollout import execution
+
+PLANE = Space(("x", "y"), ("px", "px"))
 
 PERIOD_S = 0.1
 TO, TP, TA = 2, 16, 6
@@ -22,31 +26,19 @@ def answer_of(step):
 
 
 class Arm:
-    """Takes plans as a controller does: what was planned at or after `replace_from_s` goes."""
+    """Follows plans as a controller does, without limits."""
 
     def __init__(self, interpolation):
-        self.interpolation = interpolation
-        self.times_s, self.targets = [], []
+        self.trajectory = resting(np.zeros(2), -np.inf, PLANE, interpolation)
+        self.has_plan, self.held = False, interpolation == "hold"
 
     def take(self, plan, at_s):
-        here = None if not self.times_s else self.at(at_s)
-        kept = [
-            (time_s, target)
-            for time_s, target in zip(self.times_s, self.targets, strict=True)
-            if time_s < plan.replace_from_s - 1e-6
-        ]
-        if self.interpolation == "linear" and here is not None:
-            kept = [*((t, x) for t, x in kept if t < at_s), (at_s - 1e-9, here)]
-        points = [*kept, *zip(plan.times_s, plan.targets, strict=True)]
-        self.times_s = [float(time_s) for time_s, _ in points]
-        self.targets = [target for _, target in points]
+        here = self.at(at_s)
+        self.trajectory = self.trajectory.accept(plan, at_s, here, at_s).trajectory
+        self.has_plan = True
 
     def at(self, time_s):
-        index = int(np.searchsorted(self.times_s, time_s + 1e-6, side="right")) - 1
-        if self.interpolation == "hold" or index + 1 == len(self.times_s):
-            return self.targets[max(index, 0)]
-        columns = np.stack(self.targets).T
-        return np.array([np.interp(time_s, self.times_s, column) for column in columns])
+        return self.trajectory.at(time_s + (1e-7 if self.held else 0.0))  # sums of floats
 
 
 def run(latency_of, *, pace, rules, pacing, until_s=8.0, camera_s=PERIOD_S / 3):
@@ -77,7 +69,7 @@ def run(latency_of, *, pace, rules, pacing, until_s=8.0, camera_s=PERIOD_S / 3):
             asked.append(step)
             chunk = Chunk(now_s, answer_of(step), TO)
             heapq.heappush(events, (now_s + latency_of(len(asked)) - 1e-9, 0, chunk))
-        elif kind == 2 and arm.times_s:
+        elif kind == 2 and arm.has_plan:
             actions[what] = arm.at(now_s + ahead_s)
     return asked, actions, scheduler
 

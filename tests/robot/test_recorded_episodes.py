@@ -86,7 +86,7 @@ def test_every_frame_is_within_half_a_period_of_its_values(tmp_path: Path, late_
         used_s = dataset.column(f"times.{name}") - latency_s
         assert np.abs(used_s - frames_s).max() <= 0.5 / FPS
     [metadata] = open_dataset(tmp_path / "D").episodes.metadata
-    assert "off_grid" not in metadata
+    assert "off_grid" not in metadata and "missing_frames" not in metadata
 
 
 def _with_times(raw: Path, tmp_path: Path) -> Path:
@@ -112,8 +112,27 @@ def test_frames_that_are_farther_from_their_values_are_counted_and_told(tmp_path
     [metadata] = open_dataset(tmp_path / "D").episodes.metadata
     # Of the frames from 1.0 to 2.0 s, those more than 50 ms from either end of the gap.
     assert metadata["off_grid"] == {"observation.image": pytest.approx(9, abs=1)}
-    assert any("observation.image are off the grid" in one for one in told)
+    assert any("from observation.image than half a period" in one for one in told)
     assert open_dataset(tmp_path / "D").n_frames == 30
+
+
+def test_frames_without_a_stream_are_counted_as_missing(tmp_path: Path) -> None:
+    demo = made_up(8, length=20)
+    with robot(demo) as played:
+        recorder = recorder_for(played, tmp_path / "D")
+        original = played.camera.put
+
+        def begins_late(time_s: float, values: dict[str, np.ndarray]) -> None:
+            if time_s > 1.0:
+                original(time_s, values)
+
+        played.camera.put = begins_late  # type: ignore[assignment]
+        record(recorder, played, demo, start_s=0.5)
+        told = recorder.told()
+        recorder.close()
+    [metadata] = open_dataset(tmp_path / "D").episodes.metadata
+    assert metadata["missing_frames"] == 5 and open_dataset(tmp_path / "D").n_frames == 15
+    assert any("15 frames saved; 5 are missing" in one for one in told)
 
 
 def test_fits_of_interpolated_values_look_at_both_neighbours(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_beginning_outside_the_workspace_and_other_numbers_are_refused() -> No
         episode_plan(np.array([[10.0, 600.0]]), 10, **options)
     with pytest.raises(DataError, match="takes 2 numbers"):
         episode_plan(np.zeros((3, 7)), 10, **options)
-    with pytest.raises(DataError, match="not all finite"):
+    with pytest.raises(DataError, match="x of frame 0 is nan"):
         episode_plan(np.array([[np.nan, 1.0]]), 10, **options)
 
 

@@ -65,7 +65,7 @@ def test_an_empty_ring_gives_no_samples_of_the_right_shapes() -> None:
 @given(
     n=st.integers(0, 40), k=st.integers(0, 50), since=st.integers(0, 50), keep=st.integers(1, 12)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_last_and_since_are_those_of_a_list_that_forgets(
     n: int, k: int, since: int, keep: int
 ) -> None:
@@ -82,12 +82,18 @@ def test_last_and_since_are_those_of_a_list_that_forgets(
         assert found.lost == max(0, min(oldest, n) - since)
 
 
-@given(puts=st.lists(st.integers(0, 9), min_size=1, max_size=12), k=st.integers(1, 8))
-@settings(max_examples=150, deadline=None)
+@given(
+    puts=st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12),
+    k=st.integers(1, 8),
+)
+@settings(max_examples=100, deadline=None)
 def test_samples_put_at_any_moment_of_a_read_are_never_mixed_into_it(
-    puts: list[int], k: int
+    puts: list[tuple[int, bool]], k: int
 ) -> None:
-    """The moments at which another process's stores could come between are the fences."""
+    """Some, and half of one more where that is said.
+
+    The moments at which another process's stores could come between are the fences.
+    """
     with made() as ring, at_fences(ring, puts):
         for number in range(8):
             put(ring, number)
@@ -98,20 +104,36 @@ def test_samples_put_at_any_moment_of_a_read_are_never_mixed_into_it(
 
 
 @contextmanager
-def at_fences(ring: Ring, puts: list[int]) -> Iterator[None]:
+def at_fences(ring: Ring, puts: list[tuple[int, bool]]) -> Iterator[None]:
     left, busy = list(puts), False
 
     def fence() -> None:
         nonlocal busy
         if not busy and ring.count >= 8 and left:
             busy = True
-            for _ in range(left.pop()):
+            n, and_a_half = left.pop()
+            for _ in range(n):
                 put(ring, ring.count)
+            if and_a_half:
+                put_half(ring)
             busy = False
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ring_module, "fence", fence)
         yield
+
+
+def put_half(ring: Ring) -> None:
+    """What a writer has stored that is in the middle of a sample."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def store(place: int, given: list[np.ndarray]) -> None:
+            ring._values.arrays["state"][place, :2] = given[0][:2]
+            raise InterruptedError
+
+        patch.setattr(ring._values, "store", store)
+        with pytest.raises(InterruptedError):
+            put(ring, ring.count)
 
 
 def test_a_read_at_any_moment_of_a_put_gives_what_was_there_before() -> None:

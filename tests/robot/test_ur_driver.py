@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ PERIOD_S = 0.008
 def robot() -> Iterator[RobotProcess]:
     with robot_at_a_free_address() as one:
         yield one
+
+
+def arm_of(robot: RobotProcess, **options: Any) -> UrArm:
+    """With the patience that a busy machine needs."""
+    return UrArm(host=robot.host, **({"silent_s": 1.5, "watchdog_hz": 2.0} | options))
 
 
 def threads() -> int:
@@ -59,11 +65,12 @@ def until_it_fails(arm: UrArm, *, within_s: float = 5.0) -> tuple[RobotError, fl
 
 
 @pytest.mark.parametrize("control", ["joints", "pose"])
-def test_two_seconds_of_targets_reach_the_robot_in_order_and_it_follows(robot, control):
+def test_targets_at_125_hz_reach_the_robot_in_order_and_it_follows(robot, control):
     home = HOME if control == "joints" else HOME_POSE
-    shares = np.sin(np.linspace(0, np.pi / 2, 250))[:, None]
+    n_targets = 250 if control == "joints" else 100
+    shares = np.sin(np.linspace(0, np.pi / 2, n_targets))[:, None]
     path = home + shares * 0.05 * np.array([1, -1, 1, 0.5, 0, 0])
-    arm = UrArm(host=robot.host, control=control, lookahead_s=0.05, gain=500)
+    arm = arm_of(robot, control=control, lookahead_s=0.05, gain=500)
     arm.open()
     try:
         readings = drive(arm, path)
@@ -78,14 +85,14 @@ def test_two_seconds_of_targets_reach_the_robot_in_order_and_it_follows(robot, c
     assert all(len(row) for row in rows), "a target that was never sent"
     numbers = np.array([row[0] for row in rows])
     assert (np.diff(numbers) >= 0).all() and numbers[-1] == len(path) - 1
-    assert len(np.unique(numbers)) > 200
+    assert len(np.unique(numbers)) > 0.8 * n_targets
     np.testing.assert_allclose(last, path[-1], atol=1e-9)
     assert all(set(one.values) == {f.name for f in arm.fields} for one in readings)
 
 
 def test_readings_hold_both_joints_and_pose_and_are_told_in_monotonic_seconds(robot):
     robot.set("clock_offset_s", 5e6)
-    arm = UrArm(host=robot.host, control="joints")
+    arm = arm_of(robot, control="joints")
     arm.open()
     try:
         readings = drive(arm, np.tile(HOME + 0.3, (100, 1)))
@@ -107,7 +114,7 @@ def test_readings_hold_both_joints_and_pose_and_are_told_in_monotonic_seconds(ro
 
 
 def test_hold_stays_at_the_present_position(robot):
-    arm = UrArm(host=robot.host, control="joints")
+    arm = arm_of(robot, control="joints")
     arm.open()
     try:
         drive(arm, np.tile(HOME + 2.0, (30, 1)))
@@ -122,7 +129,7 @@ def test_hold_stays_at_the_present_position(robot):
 
 
 def test_stop_brakes_at_once_and_no_target_is_taken_until_it_is_opened_again(robot):
-    arm = UrArm(host=robot.host, control="joints")
+    arm = arm_of(robot, control="joints")
     arm.open()
     drive(arm, np.tile(HOME + 2.0, (30, 1)))
     arm.stop()
@@ -143,7 +150,7 @@ def test_stop_brakes_at_once_and_no_target_is_taken_until_it_is_opened_again(rob
 
 def test_close_leaves_the_arm_at_rest_and_no_thread(robot):
     before = threads()
-    arm = UrArm(host=robot.host, control="joints", tcp=(0, 0, 0.1, 0, 0, 0), payload_kg=0.5)
+    arm = arm_of(robot, control="joints", tcp=(0, 0, 0.1, 0, 0, 0), payload_kg=0.5)
     arm.open()
     assert threads() > before
     drive(arm, np.tile(HOME + 2.0, (30, 1)))
@@ -159,7 +166,7 @@ def test_close_leaves_the_arm_at_rest_and_no_thread(robot):
 
 
 def test_protective_stop_is_told_in_words(robot):
-    arm = UrArm(host=robot.host)
+    arm = arm_of(robot)
     arm.open()
     try:
         drive(arm, np.tile(HOME_POSE, (20, 1)))
@@ -177,14 +184,14 @@ def test_an_arm_that_must_not_move_is_not_opened(robot, mode, words):
     robot.set("safety_mode", mode)
     before = threads()
     with pytest.raises(RobotError, match=words):
-        UrArm(host=robot.host).open()
+        arm_of(robot).open()
     assert threads() == before
 
 
 @pytest.mark.parametrize("refuse", [True, False])
 def test_a_cut_connection_is_an_error_and_never_a_hang(robot, refuse):
     before = threads()
-    arm = UrArm(host=robot.host)
+    arm = arm_of(robot)
     arm.open()
     drive(arm, np.tile(HOME_POSE, (20, 1)))
     robot.do("drop", refuse=refuse)
@@ -198,7 +205,7 @@ def test_a_cut_connection_is_an_error_and_never_a_hang(robot, refuse):
 
 
 def test_a_robot_that_falls_silent_is_an_error_and_never_a_hang(robot):
-    arm = UrArm(host=robot.host, silent_s=0.3)
+    arm = arm_of(robot, silent_s=0.3)
     arm.open()
     drive(arm, np.tile(HOME_POSE, (20, 1)))
     robot.freeze()
@@ -211,7 +218,7 @@ def test_a_robot_that_falls_silent_is_an_error_and_never_a_hang(robot):
 
 
 def test_a_delay_of_200_ms_is_no_error_and_targets_go_on(robot):
-    arm = UrArm(host=robot.host, control="joints", watchdog_hz=None)
+    arm = arm_of(robot, control="joints", watchdog_hz=None)
     arm.open()
     try:
         drive(arm, np.tile(HOME, (20, 1)))
@@ -225,7 +232,7 @@ def test_a_delay_of_200_ms_is_no_error_and_targets_go_on(robot):
 
 
 def test_a_program_that_was_stopped_on_the_pendant_is_an_error(robot):
-    arm = UrArm(host=robot.host)
+    arm = arm_of(robot)
     arm.open()
     try:
         drive(arm, np.tile(HOME_POSE, (20, 1)))
@@ -237,16 +244,15 @@ def test_a_program_that_was_stopped_on_the_pendant_is_an_error(robot):
 
 
 def test_the_robot_stops_itself_when_the_driver_is_no_longer_asked(robot):
-    arm = UrArm(host=robot.host, control="joints")
+    arm = arm_of(robot, control="joints")
     arm.open()
     try:
         drive(arm, np.tile(HOME, (20, 1)))
-        drive(arm, np.empty((0, 6)))
-        for _ in range(40):  # no targets, but somebody is there: the last one is sent again
+        for _ in range(80):  # no targets, but somebody is there: the last one is sent again
             arm.read()
             time.sleep(0.01)
         assert robot.see("safety_mode") == 1
-        time.sleep(1.2)  # as when the controller hangs
+        time.sleep(1.4)  # as when the controller hangs
         assert robot.see("safety_mode") == 3
         with pytest.raises(RobotError, match="protective stop"):
             arm.read()
@@ -255,7 +261,7 @@ def test_the_robot_stops_itself_when_the_driver_is_no_longer_asked(robot):
 
 
 def test_a_target_that_is_not_finite_never_reaches_the_robot(robot):
-    arm = UrArm(host=robot.host)
+    arm = arm_of(robot)
     arm.open()
     try:
         with pytest.raises(RobotError, match="not finite"):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dp_hub.robot.acting.rules import SAME_S
 from dp_hub.robot.acting.timeline import Timeline
+from dp_hub.robot.clock import SAME_S
 
 
 @dataclass(frozen=True, eq=False)

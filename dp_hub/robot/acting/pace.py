@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from dp_hub.robot.acting.rules import SAME_S
+from dp_hub.robot.clock import SAME_S
 
 
 class Pace:

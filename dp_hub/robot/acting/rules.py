@@ -9,10 +9,6 @@ from dp_hub.config import Config
 Timing = Literal["observed", "arrival"]
 Merge = Literal["replace", "blend", "ensemble"]
 Late = Literal["extend", "hold", "stop"]
-Interpolation = Literal["hold", "linear"]
-
-SAME_S = 1e-6
-"""Times closer than this are the same."""
 
 
 class Rules(Config):

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dp_hub.robot.acting.rules import SAME_S, Interpolation, Rules
+from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.timeline import Timeline, blended, ensembled
+from dp_hub.robot.clock import SAME_S
 from dp_hub.robot.motion.plan import MAX_POINTS, Plan
+from dp_hub.robot.motion.trajectory import Interpolation
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,10 @@ from typing import Literal
 
 from dp_hub.robot.acting.lateness import Lateness
 from dp_hub.robot.acting.overlap import Overlap, overlap_of
-from dp_hub.robot.acting.rules import SAME_S, Rules
+from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing, Scheduled, plan_chunk
 from dp_hub.robot.acting.timeline import Timeline
+from dp_hub.robot.clock import SAME_S
 
 State = Literal["empty", "running", "extending", "holding", "stopped"]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dp_hub.replay.rotations import slerp
-from dp_hub.robot.acting.rules import SAME_S, Interpolation
+from dp_hub.robot.clock import SAME_S
+from dp_hub.robot.motion.trajectory import Interpolation
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ class Actuator(Protocol):
         """Follow ``target``, float64 (D,), until the next one, which comes a period later."""
 
     def hold(self) -> None:
-        """Stay where it is; called once when the controller begins to hold. It keeps reading."""
+        """Stay where it is: called once when a hold has come to rest. It keeps reading."""
 
     def stop(self) -> None:
         """Stop at once and take no targets until it is opened again: the emergency stop."""

@@ -36,7 +36,7 @@ class SimArm:
     def __init__(self, *, ports: Ports, stamp: Stamp = "true", silent_s: float = 2.0) -> None:
         self._ports, self._stamp, self._silent_s = ports, stamp, silent_s
         [aim] = ports.ring(TARGET).fields
-        self.space = Space(aim.names, aim.units, 3 if aim.names[3:] == ("rx", "ry", "rz") else None)
+        self.space = Space(aim.names, aim.units, aim.rotation_at)
         self.fields = tuple(ports.ring(STATE).fields)
         self.clock: Clock = MonotonicClock()
         self._state: Ring | None = None

@@ -31,8 +31,8 @@ _PORTS = {29999: "dashboard", 30003: "script", 30004: "RTDE"}
 _VARIABLES = ["timestamp", "actual_q", "actual_qd", "actual_TCP_pose", "actual_TCP_speed"]
 _VARIABLES += ["actual_TCP_force", "robot_mode", "safety_mode", "runtime_state"]
 _VARIABLES += ["robot_status_bits", "safety_status_bits"]
-_ANSWER_S = 0.25
-"""A target that is not taken for so long means that the robot's program has stopped answering."""
+_STOP_S = 0.25
+"""A stop that is not confirmed by then is told to the dashboard too."""
 
 
 class UrArm:
@@ -49,7 +49,7 @@ class UrArm:
         tcp: the tool in the flange's frame, m and rotation vector; None: as set on the pendant.
         payload_kg: of the tool; None: as set on the pendant.
         payload_m: its centre of gravity in the flange's frame; only with ``payload_kg``.
-        silent_s: the robot counts as gone if no message came for so long.
+        silent_s: the robot counts as gone if no message came, or it took no target, for so long.
         watchdog_hz: the robot stops itself (a protective stop) if nothing came for longer than a
             period of this, as when this process is killed; None: it would stay at the last target.
         connect_s: how long to wait for the robot's ports.
@@ -232,13 +232,13 @@ class UrArm:
         if self._stopped or self._sender is None:
             return
         self._check_safety()
-        refused_s, stuck_s = self._sender.refused_for_s(), self._sender.stuck_s()
+        waits_s = max(self._sender.refused_for_s(), self._sender.stuck_s())
         program = self._receive.getRuntimeState()
-        if program not in ur_modes.PLAYING or max(refused_s, stuck_s) > _ANSWER_S:
+        if program not in ur_modes.PLAYING or waits_s > self._silent_s:
             state = ur_modes.PROGRAM.get(program, f"in state {program}")
             raise RobotError(
-                f"the UR arm at {self._host} takes no targets: its control program is {state}, "
-                f"its safety mode {ur_modes.safety(self._receive.getSafetyMode())}",
+                f"the UR arm at {self._host} has taken no targets for {waits_s:.2f} s: its control "
+                f"program is {state}, its safety mode {self._safety()}",
                 hint="was it stopped on the pendant, or a pose out of reach? see its log",
             )
 
@@ -250,6 +250,9 @@ class UrArm:
         silent = now_s - self._heard_s > self._silent_s
         self._was_lost = self._was_lost or silent or not self._receive.isConnected()
         return self._was_lost
+
+    def _safety(self) -> str:
+        return ur_modes.safety(self._receive.getSafetyMode())
 
     def _check_safety(self) -> None:
         mode = self._receive.getSafetyMode()
@@ -269,7 +272,7 @@ class UrArm:
             return
         gone = self._gone(now_s)
         if not self._sender.end(wait_s=0, gone=gone) and (
-            gone or now_s - self._stopped_s > _ANSWER_S
+            gone or now_s - self._stopped_s > _STOP_S
         ):
             self._stop_by_dashboard()
 

@@ -54,6 +54,15 @@ def split_address(url: str) -> tuple[str, str, int]:
 
 
 def tls_of(url: str, certificate: str | Path | None) -> ssl.SSLContext | None:
+    """How a connection to ``url`` is encrypted, if it is.
+
+    Args:
+        url: of `split_address`.
+        certificate: file of the certificate to trust; None: the system's.
+
+    Raises:
+        RobotError: there is a certificate and no encryption, or it cannot be read.
+    """
     if not url.startswith("wss:"):
         if certificate is not None:
             raise RobotError(f"{url} is not encrypted, so it has no certificate", hint="wss://")

@@ -92,6 +92,16 @@ class Prefix:
 
 
 @dataclass(frozen=True, eq=False)
+class Question:
+    """As `Inference.ask` takes it, with a number that its answer has too."""
+
+    number: int
+    obs: Observed
+    seed: int | None
+    prefix: Prefix | None
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What a policy said.
 

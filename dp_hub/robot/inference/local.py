@@ -21,11 +21,12 @@ from dp_hub.robot.inference.info import (
     Observed,
     PolicyInfo,
     Prefix,
+    Question,
     Refused,
     checked,
     checked_prefix,
 )
-from dp_hub.robot.inference.mailbox import Mailbox, MailSpec, Question
+from dp_hub.robot.inference.mailbox import Mailbox, MailSpec
 from dp_hub.robot.worker import Context, Worker
 
 _LOOK_S = 0.0005

@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from dp_hub.robot.inference.info import (
     Observed,
     PolicyInfo,
     Prefix,
+    Question,
     Refused,
     checked,
     checked_prefix,
@@ -69,18 +69,8 @@ def read_answer(data: bytes | str, number: int, info: PolicyInfo, asked_s: float
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """A question as a server takes it: all of it fits the policy."""
-
-    number: int
-    obs: dict[str, np.ndarray]
-    seed: int | None
-    prefix: Prefix | None
-
-
-def read_question(data: bytes | str, info: PolicyInfo) -> Asked:
-    """A client's question.
+def read_question(data: bytes | str, info: PolicyInfo) -> Question:
+    """A client's question; all of it fits the policy.
 
     Raises:
         Malformed: it is of another form than the protocol's.
@@ -99,7 +89,7 @@ def read_question(data: bytes | str, info: PolicyInfo) -> Asked:
         dtypes = ("uint8",) if info.is_picture(name) else wire.FLOATS
         shape = info.observed_shape(name)
         obs[name] = wire.unpack_array(packed[name], name, shape=shape, dtypes=dtypes)
-    return Asked(
+    return Question(
         wire.whole(message["number"], "number of a question"),
         checked(obs, info),
         seed,

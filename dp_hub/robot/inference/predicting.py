@@ -13,9 +13,9 @@ import torch
 from dp_hub.errors import PolicyError
 from dp_hub.policies import realtime_chunking
 from dp_hub.policies.saving import Precision, load_policy
-from dp_hub.robot.inference.info import PolicyInfo, Prefix
+from dp_hub.robot.inference.info import PolicyInfo, Prefix, Question
 from dp_hub.robot.inference.local import PolicyJob
-from dp_hub.robot.inference.mailbox import Mailbox, Question, Reply
+from dp_hub.robot.inference.mailbox import Mailbox, Reply
 from dp_hub.robot.worker import Context
 
 _LOOK_S = 0.0005

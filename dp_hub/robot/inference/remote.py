@@ -5,7 +5,6 @@ The thread waits for the network; whoever asks never does.
 
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from dp_hub.errors import RobotError
@@ -15,20 +14,13 @@ from dp_hub.robot.inference.info import (
     Observed,
     PolicyInfo,
     Prefix,
+    Question,
     checked,
     checked_prefix,
 )
 
 _LOOK_S = 0.0005
 _PATIENCE_S = 2.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    number: int
-    obs: Observed
-    seed: int | None
-    prefix: Prefix | None
 
 
 class RemoteInference:
@@ -65,7 +57,7 @@ class RemoteInference:
         self._url = url
         self._wake = threading.Condition()
         self._info: PolicyInfo | None = None
-        self._asked: _Asked | None = None  # not taken up yet
+        self._asked: Question | None = None  # not taken up yet
         self._told: tuple[int, Answer | RobotError] | None = None
         self._number = 0
         self._waiting = self._ending = False
@@ -116,7 +108,7 @@ class RemoteInference:
         kept = checked_prefix(prefix, self.info)
         with self._wake:
             self._number += 1
-            self._asked = _Asked(self._number, values, seed, kept)
+            self._asked = Question(self._number, values, seed, kept)
             self._waiting = True
             self._wake.notify()
 
@@ -177,7 +169,7 @@ class RemoteInference:
                 self._wake.notify_all()
         self._client.close()
 
-    def _next(self) -> _Asked | None:
+    def _next(self) -> Question | None:
         with self._wake:
             self._wake.wait_for(lambda: self._asked is not None or self._ending)
             asked, self._asked = self._asked, None

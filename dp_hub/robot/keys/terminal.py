@@ -7,6 +7,7 @@ forgotten, and by SIGTERM and SIGHUP, whose own handlers are called after.
 import atexit
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
@@ -16,9 +17,10 @@ from types import FrameType
 from typing import IO, Any, Self
 
 from dp_hub.errors import RobotError
-from dp_hub.robot.keys.source import ESCAPE, key_name
+from dp_hub.robot.keys.source import key_name
 
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
+_NO_KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[@-~])")  # whole sequences of ECMA-48, and SS3
 
 
 class TerminalKeys:
@@ -98,9 +100,8 @@ class TerminalKeys:
 
 
 def keys_of(typed: str) -> list[str]:
-    """The keys of what a terminal sent; sequences that begin with Esc are left out."""
-    if typed.startswith("\x1b") and len(typed) > 1 and typed[1] in "[O":
-        return []
-    if typed.count("\x1b") == len(typed):
-        return [ESCAPE] * len(typed)
-    return [key for key in map(key_name, typed) if key]
+    """The keys of what a terminal sent; what arrow keys and the like send is left out.
+
+    Only that: an Esc that was pressed right before or after it is an emergency stop.
+    """
+    return [key for key in map(key_name, _NO_KEY.sub("", typed)) if key]

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from dp_hub.robot.clock import SAME_S
 from dp_hub.robot.motion.plan import Plan
 from dp_hub.robot.motion.rotation_vectors import slerp
 from dp_hub.robot.space import Space
@@ -12,8 +13,6 @@ from dp_hub.robot.space import Space
 Interpolation = Literal["hold", "linear"]
 """``hold``: the newest point whose time has come, a step. ``linear``: straight between points,
 rotation vectors on the sphere, the short way."""
-
-_SAME_S = 1e-6  # times of one grid that were computed in two ways are the same
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Trajectory:
         past = int(np.searchsorted(plan.times_s, now_s, side="right"))
         cut_s = min(plan.replace_from_s, float(plan.times_s[0]))
         coming = self.times_s > now_s
-        kept = coming & (self.times_s < cut_s - _SAME_S)
+        kept = coming & (self.times_s < cut_s - SAME_S)
         if past:
             times, targets = plan.times_s[past - 1 :], plan.targets[past - 1 :]
         else:

@@ -15,14 +15,12 @@ import numpy as np
 
 from dp_hub.errors import RobotError
 from dp_hub.replay.rotations import slerp
+from dp_hub.robot.clock import SAME_S
 
 if TYPE_CHECKING:
     from dp_hub.robot.shared.ring import Samples
 
 Method = Literal["nearest", "linear", "slerp"]
-
-SAME_S = 1e-6
-"""Times closer than this are the same."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.fields import Field
-from dp_hub.robot.observing.features import FeatureUse, Shape, feature_shapes, is_picture
+from dp_hub.robot.observing.features import FeatureUse, Shape, feature_shapes
 from dp_hub.robot.space import Space
 
 
@@ -75,7 +75,7 @@ def _how(name: str, shape: Shape, streams: Mapping[str, Field]) -> str:
     """What to put into the configuration, as far as that can be known."""
     if isinstance(shape, int):
         numbers = [
-            f"{one} ({_size(field)})" for one, field in streams.items() if not is_picture(field)
+            f"{one} ({_size(field)})" for one, field in streams.items() if not field.is_picture
         ]
         return (
             f"put `{name}: [STREAM, ...]` under `observations` in the config, with the streams "
@@ -84,7 +84,7 @@ def _how(name: str, shape: Shape, streams: Mapping[str, Field]) -> str:
     cameras = [
         f"{one} ({field.shape[0]}x{field.shape[1]})"
         for one, field in streams.items()
-        if is_picture(field)
+        if field.is_picture
     ]
     return (
         f"put `{name}: {{camera: CAMERA, resize: [{shape[0]}, {shape[1]}]}}` under `observations` "

@@ -62,11 +62,6 @@ def feature_shapes(
     return {name: _shape(name, use, streams) for name, use in features.items()}
 
 
-def is_picture(stream: Field) -> bool:
-    """Whether a stream is one of pictures."""
-    return len(stream.shape) == 3 and stream.dtype == "uint8"
-
-
 def _made(streams: Mapping[str, np.ndarray], use: FeatureUse) -> np.ndarray:
     values = streams[use.streams[0]]
     if values.ndim == 4 and values.dtype == np.uint8:
@@ -88,7 +83,7 @@ def _shape(name: str, use: FeatureUse, streams: Mapping[str, Field]) -> Shape:
                 f"{name} is made of {stream}, and the robot has no such stream",
                 hint=f"did you mean `{near[0]}`?" if near else f"there are {', '.join(streams)}",
             )
-    pictures = [stream for stream in use.streams if is_picture(streams[stream])]
+    pictures = [stream for stream in use.streams if streams[stream].is_picture]
     if not pictures:
         if use.edit != PictureEdit():
             raise ConfigError(f"{name} holds no pictures to turn, cut or resize")

@@ -1,7 +1,5 @@
 """The inside of the recorder's process: see `dp_hub.robot.recording.process`."""
 
-import contextlib
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.02
 _STATE_S = 0.1
-_NICE = 5
 _LONGEST = 1000  # characters of a sentence
 
 
@@ -27,8 +24,6 @@ def run(context: Context, argument: RecorderArgument) -> None:
     """What the process does. Raises what `EpisodeSaver` and `Recorder` raise."""
     orders, report = Messages.attach(argument.orders), _Report(Messages.attach(argument.answers))
     clock, finish = MonotonicClock(), False
-    with contextlib.suppress(OSError):
-        os.nice(_NICE)  # encoders have time; controllers have not
     recorder = _recorder_of(argument.job)
     written = None
     try:
@@ -84,14 +79,19 @@ class _Report:
 
 
 def _recorder_of(job: RecorderJob) -> "Recorder":
+    import dp_hub.dataset.reader
+    import dp_hub.dataset.video
+    import dp_hub.dataset.writer  # noqa: F401  # now, not while an episode goes by
     from dp_hub.config import build
     from dp_hub.replay.mapping.config import MappingConfig
     from dp_hub.robot.recording.raw_folder import RawFolder
     from dp_hub.robot.recording.recorder import Recorder
     from dp_hub.robot.recording.saving import EpisodeSaver
     from dp_hub.robot.recording.streams import StreamSource
+    from dp_hub.robot.recording.tables import warm_up
     from dp_hub.robot.shared.ring import Ring
 
+    warm_up()
     sources = [
         StreamSource(name, Ring.attach(spec), spec.fields, job.rates_hz[name])
         for name, spec in job.rings.items()

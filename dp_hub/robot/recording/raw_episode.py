@@ -8,8 +8,7 @@ streams are there at the first step and at the last one.
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dp_hub.errors import RobotError
 from dp_hub.files import sync_folder, sync_tree, write_draft
+from dp_hub.robot.recording.flushing import Flushing, disk_told
 from dp_hub.robot.recording.streams import EVENTS, RECORDING, EventKind, StreamSource
 from dp_hub.robot.recording.tables import (
     GROWING,
@@ -30,11 +29,10 @@ from dp_hub.robot.recording.tables import (
 from dp_hub.robot.recording.video import SUFFIX, VideoSink, encoding_for
 
 FACTS = "metadata.json"
-STREAMS = ".streams.json"  # what tables and videos do not say of themselves
 PENDING = ".pending"  # there until the episode is in the dataset
 BEFORE_S = 0.5  # how much of each stream is kept from before the beginning
+AFTER_S = 0.15  # and from after its end: values count earlier than their times by a latency
 _LATE_START_S = 1.0  # an episode may have begun so long ago
-_FLUSH_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,6 @@ class RawEpisode:
         sources: streams to record.
         start_s: when the episode begins.
         events: what can be told by `mark`.
-    Raises:
-        RobotError: the folder cannot be written.
     """
 
     def __init__(
@@ -72,45 +68,36 @@ class RawEpisode:
     ) -> None:
         self.folder, self.start_s = folder, start_s
         self.stop_s: float | None = None
-        self._flushed_s = start_s
         self._events = {event.name: event for event in events}
-        with _disk_told(folder):
-            folder.mkdir(parents=True)
-            write_draft(folder / STREAMS, _described(sources, events))
-            self._takers = [_Taker(source, folder, start_s) for source in sources]
-            self._tables = {
-                event.name: GrowingTable(folder / f"{event.name}{GROWING}", [_event_column(event)])
-                for event in events
-            }
+        self._takers = [_Taker(source, folder, start_s) for source in sources]
+        self._tables = {
+            event.name: GrowingTable(folder / f"{event.name}{GROWING}", [_event_column(event)])
+            for event in events
+        }
         self._last_s = dict.fromkeys(self._events, start_s)
         for event in events:
             if event.first is not None:
                 self.mark(event.name, event.first, start_s)
         self.mark(RECORDING.name, True, start_s)
+        about = _described(sources, events)
+        self._disk = Flushing(
+            folder, about, [*(t.table for t in self._takers), *self._tables.values()]
+        )
 
     def mark(self, event: str, value: Any, time_s: float) -> None:
-        """Tell that something holds from ``time_s`` on. Times never go back: the later counts.
-
-        Raises:
-            RobotError: it cannot be written.
-        """
+        """Tell that something holds from ``time_s`` on. Times never go back: the later counts."""
         at_s = self._last_s[event] = max(time_s, self._last_s[event])
-        with _disk_told(self.folder):
-            self._tables[event].add(np.array([at_s]), {self._events[event].column: [value]})
+        self._tables[event].add(np.array([at_s]), {self._events[event].column: [value]})
 
-    def take(self, now_s: float) -> None:
-        """Write what came since the last call; never waits for an encoder.
+    def take(self) -> None:
+        """Take what came since the last call; waits neither for an encoder nor for the disk.
 
         Raises:
             RobotError: it cannot be written.
         """
-        with _disk_told(self.folder):
-            for taker in self._takers:
-                taker.take(self.stop_s)
-            if now_s - self._flushed_s >= _FLUSH_S:
-                self._flushed_s = now_s
-                for table in self._every_table():
-                    table.flush()
+        self._disk.check()
+        for taker in self._takers:
+            taker.take(None if self.stop_s is None else self.stop_s + AFTER_S)
 
     def end(self, stop_s: float) -> None:
         """Let the episode end then; `take` is to be called until `is_over`."""
@@ -147,25 +134,19 @@ class RawEpisode:
         Raises:
             RobotError: it cannot be written, or a video could not.
         """
-        with _disk_told(self.folder):
+        self._disk.close()
+        with disk_told(self.folder):
             for taker in self._takers:
                 taker.close()
-            for table in self._tables.values():
-                table.close()
             complete(self.folder, {**facts, **_told(self.losses)})
             os.rename(self.folder, target)
             sync_folder(target.parent)
 
     def abandon(self) -> None:
-        """Stop writing; what is there stays there."""
+        """Stop writing; what is there stays there. It may wait for the disk."""
         for taker in self._takers:
-            if taker.video:
-                taker.video.abandon()
-        for table in self._every_table():
-            table.abandon()
-
-    def _every_table(self) -> list[GrowingTable]:
-        return [*(taker.table for taker in self._takers), *self._tables.values()]
+            taker.abandon()
+        self._disk.abandon()
 
 
 def complete(
@@ -218,6 +199,8 @@ class _Taker:
         times_s = np.asarray(samples.times_s)
         if self._next is None:
             first = _first_wanted(times_s, self._start_s)
+            if times_s[0] > self._start_s:  # the beginning is gone already
+                self._missed += int(samples.lost)
         else:
             self._missed += int(samples.lost)
         self._next = int(samples.numbers[-1]) + 1
@@ -243,7 +226,10 @@ class _Taker:
     def close(self) -> None:
         if self.video:
             self.video.close()
-        self.table.close()
+
+    def abandon(self) -> None:
+        if self.video:
+            self.video.abandon()
 
 
 def rate_of(source: StreamSource) -> Fraction:
@@ -284,15 +270,3 @@ def _described(sources: Sequence[StreamSource], events: Sequence[EventKind]) -> 
         streams[source.name] = {"columns": columns, "rate_hz": source.rate_hz}
     told = {"streams": streams, "events": [event.name for event in events]}
     return json.dumps(told, indent=2).encode()
-
-
-@contextmanager
-def _disk_told(folder: Path) -> Iterator[None]:
-    """Turn what a full disk raises into RobotError."""
-    try:
-        yield
-    except OSError as error:
-        raise RobotError(
-            f"{folder.parent} cannot be written: {error.strerror or error}",
-            hint="make room on the disk; episodes before this one are kept",
-        ) from error

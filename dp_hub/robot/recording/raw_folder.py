@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 
 from dp_hub.files import remove_folder
-from dp_hub.robot.recording.raw_episode import PENDING, STREAMS, complete
+from dp_hub.robot.recording.flushing import STREAMS
+from dp_hub.robot.recording.raw_episode import PENDING, complete
 from dp_hub.robot.recording.tables import GROWING, growing_rows
 from dp_hub.robot.recording.video import SUFFIX, cut_video
 
@@ -50,9 +51,9 @@ class RawFolder:
         """Where an episode lies."""
         return self.path / f"episode_{number:06d}"
 
-    def growing(self, number: int) -> Path:
-        """Where it lies while it is recorded."""
-        return self.path / f".recording_{number:06d}"
+    def growing(self, number: int, attempt: int) -> Path:
+        """Where it lies while it is recorded, the so manieth time of this session."""
+        return self.path / f".recording_{number:06d}_{attempt}"
 
     def settled(self, episode: Path) -> None:
         """The dataset has it."""
@@ -79,7 +80,7 @@ class RawFolder:
             shutil.rmtree(trash, ignore_errors=True)
         for partial in sorted(self.path.glob(".recording_*")):
             if (partial / PENDING).exists():  # complete but for its name
-                os.rename(partial, self.place(int(partial.name.rpartition("_")[2])))
+                os.rename(partial, self.place(int(partial.name.split("_")[1])))
             else:
                 told.append(_salvaged(partial, self.path / CUT_OFF, keep=self._keep))
         return told
@@ -104,7 +105,7 @@ def _salvaged(partial: Path, into: Path, *, keep: bool) -> str:
     complete(partial, {"cut_off": True}, rows)
     (partial / PENDING).unlink()
     into.mkdir(exist_ok=True)
-    name = partial.name.removeprefix(".").replace("recording", "episode")
+    name = f"episode_{partial.name.split('_')[1]}"
     place = next(p for k in range(1_000_000) if not (p := into / f"{name}_{k}").exists())
     os.rename(partial, place)
     return (

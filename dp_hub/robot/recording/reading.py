@@ -10,7 +10,8 @@ import numpy as np
 from dp_hub.errors import DataError
 from dp_hub.replay.clip import VideoClip
 from dp_hub.replay.recording import Recording, Stream, StreamKind
-from dp_hub.robot.recording.raw_episode import FACTS, STREAMS
+from dp_hub.robot.recording.flushing import STREAMS
+from dp_hub.robot.recording.raw_episode import FACTS
 from dp_hub.robot.recording.tables import TIME, read_columns
 from dp_hub.robot.recording.video import SUFFIX
 

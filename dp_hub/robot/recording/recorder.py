@@ -14,11 +14,11 @@ from typing import Any
 from dp_hub.errors import DpHubError, RobotError
 from dp_hub.robot.recording.raw_episode import RawEpisode
 from dp_hub.robot.recording.raw_folder import RawFolder
-from dp_hub.robot.recording.saving import EpisodeSaver, write_mapping
+from dp_hub.robot.recording.saving import EpisodeSaver, Saved, write_mapping
 from dp_hub.robot.recording.state import RecorderState
 from dp_hub.robot.recording.streams import StreamSource, check_sources
 
-SETTLE_S = 0.5  # how long after its end an episode waits for the last sample of each stream
+SETTLE_S = 1.0  # how long after its end an episode waits for the last sample of each stream
 
 
 class Recorder:
@@ -40,7 +40,7 @@ class Recorder:
         self._sources, self._raw, self._saver = list(sources), raw, saver
         self._episode: RawEpisode | None = None
         self._facts: dict[str, Any] = {}
-        self._number = saver.next_number()
+        self._number, self._attempts = saver.next_number(), 0
         self._kept: list[str] = []  # of this session, in the dataset or on their way
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._saved: set[str] = set()
@@ -81,15 +81,15 @@ class Recorder:
         Returns:
             The name of its recording.
         Raises:
-            RobotError: one is being recorded, or the disk cannot be written.
+            RobotError: one is being recorded.
         """
         if self._episode is not None:
             if self._episode.stop_s is None:
                 raise RobotError("an episode is being recorded already", hint="stop it first")
             self._hand_over()
         self._facts = dict(facts or {})
-        self._raw.path.mkdir(parents=True, exist_ok=True)
-        folder = self._raw.growing(self._number)
+        self._attempts += 1
+        folder = self._raw.growing(self._number, self._attempts)
         self._episode = RawEpisode(folder, self._sources, start_s=start_s)
         return self._raw.place(self._number).name
 
@@ -110,7 +110,7 @@ class Recorder:
         if episode is None:
             return
         try:
-            episode.take(now_s)
+            episode.take()
         except RobotError:
             self.give_up()
             raise
@@ -136,8 +136,7 @@ class Recorder:
         """Throw away the episode that is being recorded."""
         episode, self._episode = self._episode, None
         if episode is not None:
-            episode.abandon()
-            self._raw.drop(episode.folder)
+            self._jobs.put(lambda: self._throw_away(episode))
 
     def drop_last(self) -> str | None:
         """Drop the episode that is being recorded, else the last one of this session.
@@ -207,8 +206,7 @@ class Recorder:
             episode.finish(place, facts)
         except RobotError:
             self._lost(place.name)
-            episode.abandon()
-            self._raw.drop(episode.folder)
+            self._throw_away(episode)
             raise
         write_mapping(self._raw, self._saver.mapping)
         for name, one in episode.losses.items():
@@ -223,8 +221,7 @@ class Recorder:
             self._raw.refused(place)
             raise
         self._saved.add(saved.name)
-        off = "".join(f"; {n} frames of {f} are off the grid" for f, n in saved.off_grid.items())
-        self._told.put(f"{saved.name}: {saved.n_frames} frames saved{off}")
+        self._told.put(_sentence(saved))
 
     def _drop(self, name: str) -> None:
         if name not in self._saved:
@@ -232,6 +229,23 @@ class Recorder:
         self._saver.drop_last(name)
         self._told.put(f"{name} is dropped")
 
+    def _throw_away(self, episode: RawEpisode) -> None:
+        episode.abandon()
+        self._raw.drop(episode.folder)
+
     def _lost(self, name: str) -> None:
         if name in self._kept:
             self._kept.remove(name)
+
+
+def _sentence(saved: Saved) -> str:
+    """What became of an episode."""
+    parts = [f"{saved.name}: {saved.n_frames} frames saved"]
+    if saved.n_missing:
+        parts.append(f"{saved.n_missing} left out, where a stream (or a first action) was not there")
+    for feature, count in saved.off_grid.items():
+        worst_ms = 1000 * saved.fits[feature].worst_s
+        parts.append(
+            f"{count} are farther from {feature} than half a period, up to {worst_ms:.0f} ms"
+        )
+    return "; ".join(parts)

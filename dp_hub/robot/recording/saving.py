@@ -1,6 +1,6 @@
 """Recorded episodes into a dataset, one by one, each durable before the next."""
 
-import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,16 +15,17 @@ from dp_hub.replay.mapping.apply import episodes_of
 from dp_hub.replay.mapping.check import feature_names
 from dp_hub.replay.mapping.config import MappingConfig
 from dp_hub.replay.recording import Recording
+from dp_hub.replay.timeline.grid import SAME_S
 from dp_hub.robot.recording.fitting import Fit, fits_of, without_times
 from dp_hub.robot.recording.mapping import mapping_text
 from dp_hub.robot.recording.raw_folder import RawFolder
 from dp_hub.robot.recording.reading import read_raw, units_of
+from dp_hub.robot.recording.streams import RECORDING
 
 if TYPE_CHECKING:
     from dp_hub.dataset.features import ImageMode
     from dp_hub.dataset.writer import DatasetWriter, Written
 
-log = logging.getLogger(__name__)
 MAPPING = "mapping.yaml"
 
 
@@ -36,12 +37,14 @@ class Saved:
         name: of its recording.
         n_episodes: of the dataset.
         n_frames: of the episode.
+        n_missing: frames at its beginning or end for which a stream was not there.
         fits: by feature, how far its values are from the frames.
     """
 
     name: str
     n_episodes: int
     n_frames: int
+    n_missing: int
     fits: Mapping[str, Fit]
 
     @property
@@ -112,14 +115,9 @@ class EpisodeSaver:
         if self._writer is None:
             self._writer = self._create(episode, recording, recorded)
         self._writer.add_episode(episode)
-        saved = Saved(recording.name, self._writer.n_episodes, episode.length, fits)
+        missing = int(episode.metadata.get("missing_frames", 0))
+        saved = Saved(recording.name, self._writer.n_episodes, episode.length, missing, fits)
         self._raw.settled(recorded)
-        for feature, count in saved.off_grid.items():
-            log.warning(
-                "%s: %d of %d frames of %s are farther than half a period from their values, up "
-                "to %.0f ms", saved.name, count, saved.n_frames, feature,
-                1000 * fits[feature].worst_s,
-            )  # fmt: skip
         return saved
 
     def drop_last(self, name: str) -> None:
@@ -176,7 +174,15 @@ class EpisodeSaver:
         metadata = dict(found[0].metadata)
         if outside := {name: fit.outside for name, fit in fits.items() if fit.outside}:
             metadata["off_grid"] = outside
+        if missing := self._asked_for(recording) - found[0].length:
+            metadata["missing_frames"] = missing
         return replace(found[0], data=data, metadata=metadata), fits
+
+    def _asked_for(self, recording: Recording) -> int:
+        """How many frames there are from the beginning to the end of a recording."""
+        assert self.mapping.fps is not None
+        started_s, stopped_s = recording.streams[RECORDING.stream].times_s
+        return math.ceil((stopped_s - started_s - SAME_S) * self.mapping.fps)
 
     def _create(self, episode: Episode, recording: Recording, recorded: Path) -> "DatasetWriter":
         from dp_hub.dataset.features import plan_columns

@@ -64,7 +64,7 @@ class StreamSource:
     @property
     def picture(self) -> Field | None:
         """The field with pictures; None where there are numbers only."""
-        return next((field for field in self.fields if is_picture(field)), None)
+        return next((field for field in self.fields if field.is_picture), None)
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,6 @@ STAGE = EventKind("stage", "number", "int64", 0)
 INTERVENTION = EventKind("intervention", "on", "bool", False)
 KEY = EventKind("key", "pressed", "string")
 EVENTS = (RECORDING, STAGE, INTERVENTION, KEY)
-
-
-def is_picture(field: Field) -> bool:
-    """Whether a field holds pictures."""
-    return field.dtype == "uint8" and len(field.shape) == 3 and field.shape[2] == 3
 
 
 def check_sources(sources: Sequence[StreamSource]) -> None:

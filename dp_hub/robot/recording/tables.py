@@ -5,9 +5,10 @@ Parquet, which ``dp-hub convert folder`` reads, can be read only once it is comp
 """
 
 import json
+import queue
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,55 +18,51 @@ from dp_hub.robot.fields import Field
 
 TIME = "time_s"
 GROWING = ".arrows"
-_ROWS = 512  # of one batch, at most
 
 
 class GrowingTable:
     """Rows of one stream, written batch by batch.
 
+    `add` is for one thread and only remembers; `flush`, `close` and `abandon`, which may wait for
+    the disk, are for another.
+
     Args:
-        path: of the file, which must not be there.
+        path: of the file, which must not be there; it is made by the first `flush`.
         columns: what it holds besides the time, from `column_of`.
-    Raises:
-        OSError: it cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[pa.Field]) -> None:
         self._schema = pa.schema([pa.field(TIME, pa.float64()), *columns])
-        self._file = path.open("xb")
-        self._writer = pa.ipc.new_stream(self._file, self._schema)
-        # What the columns are is written with the first batch, though there may be none for long.
-        self._writer.write_batch(pa.RecordBatch.from_pylist([], schema=self._schema))
-        self._file.flush()
-        self._waiting: list[pa.RecordBatch] = []
-        self._n_waiting = 0
-        self.n_rows = 0
+        self._path = path
+        self._waiting: queue.SimpleQueue[pa.RecordBatch] = queue.SimpleQueue()
+        self._file: BinaryIO | None = None
+        self._writer: Any = None
 
     def add(self, times_s: np.ndarray, values: Mapping[str, Any]) -> None:
-        """Add rows; they reach the file after some hundred, or with `flush`.
+        """Add rows; `flush` writes them.
 
         Args:
             times_s: float64 ``(k,)``.
             values: ``(k, ...)`` by column, or lists.
         """
-        if not len(times_s):
-            return
-        arrays = [pa.array(times_s, pa.float64())]
-        arrays += [_array(values[f.name], f.type) for f in list(self._schema)[1:]]
-        self._waiting.append(pa.record_batch(arrays, schema=self._schema))
-        self._n_waiting += len(times_s)
-        self.n_rows += len(times_s)
-        if self._n_waiting >= _ROWS:
-            self.flush()
+        if len(times_s):
+            arrays = [pa.array(times_s, pa.float64())]
+            arrays += [_array(values[f.name], f.type) for f in list(self._schema)[1:]]
+            self._waiting.put(pa.record_batch(arrays, schema=self._schema))
 
     def flush(self) -> None:
         """Let all rows so far reach the file. Raises OSError."""
-        if self._waiting:
-            table = pa.Table.from_batches(self._waiting).combine_chunks()
-            for batch in table.to_batches():
-                self._writer.write_batch(batch)
-            self._file.flush()
-            self._waiting, self._n_waiting = [], 0
+        if self._file is None:
+            self._file = self._path.open("xb")
+            self._writer = pa.ipc.new_stream(self._file, self._schema)
+            # What the columns are is written with the first batch, though none may come for long.
+            self._writer.write_batch(pa.RecordBatch.from_pylist([], schema=self._schema))
+        batches = []
+        while not self._waiting.empty():
+            batches.append(self._waiting.get())
+        if batches:
+            self._writer.write_table(pa.Table.from_batches(batches).combine_chunks())
+        self._file.flush()
 
     def close(self) -> None:
         """Write what is left. Raises OSError."""
@@ -73,12 +70,18 @@ class GrowingTable:
             self.flush()
             self._writer.close()
         finally:
-            self._file.close()
+            self.abandon()
 
     def abandon(self) -> None:
         """Close without writing more."""
-        self._waiting, self._n_waiting = [], 0
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+
+def warm_up() -> None:
+    """Let pyarrow load what it looks for at its first array, pandas, which takes seconds."""
+    pa.array(np.zeros(1), pa.float64())
+    pa.array([True], pa.bool_())
 
 
 def column_of(field: Field) -> pa.Field:

@@ -145,6 +145,7 @@ class VideoSink:
         import av
 
         how, unit = encoding_for(self._shape), 1 / self._rate
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(
             str(self._path), "w", format="matroska", container_options=dict(_CONTAINER)
         ) as container:

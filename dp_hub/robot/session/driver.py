@@ -12,7 +12,7 @@ What happens when something is late or away:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -106,8 +106,11 @@ class PolicyDriver:
         self._pace = Pace(
             period_s=self._pacing.period_s,
             n_action_steps=self._pacing.n_action_steps,
-            ahead="auto" if how.ahead or how.realtime else 0,
+            grid_s=_grid_s(session, info.observed),
+            ahead=how.ahead or ("auto" if how.chunking else 0),
         )
+        if how.latency_s:
+            self._pace.answered(how.latency_s)  # until there are answers
         self._seed = seed
         self._questions = self._questions_of_seed = 0
         self._asked: Observation | None = None
@@ -250,15 +253,15 @@ class PolicyDriver:
 
     def _prefix(self, seen: Observation) -> Prefix | None:
         """What is being carried out, for real-time chunking."""
-        if not self._how.realtime:
+        if self._how.chunking is None:
             return None
         plan = self._scheduler.overlap(
             seen.anchor_s,
-            latency_s=self._pace.latency_s or self._how.latency_s,
+            latency_s=self._pace.latency_s,
             horizon=self._info.horizon,
             n_obs_steps=self._info.n_obs_steps,
         )
-        return None if plan is None else Prefix(plan.actions, plan.weights)
+        return None if plan is None else Prefix(plan.actions, plan.weights, self._how.chunking)
 
     def _next_seed(self) -> int | None:
         # Another noise for every question, and the same ones whenever an episode is repeated.
@@ -282,6 +285,14 @@ def _or_away(call: Callable[[], T]) -> T:
         raise PolicyAway(error.message, hint=error.hint) from None
 
 
+def _grid_s(session: Session, features: Sequence[str]) -> float:
+    """Between observations: the period of the slowest stream that these features are made of."""
+    rings = {
+        stream.partition(".")[0] for name in features for stream in session.features[name].streams
+    }
+    return 1.0 / min(session.parts.rates_hz[ring] for ring in rings)
+
+
 def _pacing(session: Session, n_action_steps: int) -> Pacing:
     first = session.config.actuators[session.config.action[0]]
     turns, at = [], 0
@@ -298,7 +309,9 @@ def _pacing(session: Session, n_action_steps: int) -> Pacing:
 
 
 def _n_action_steps(how: InferenceConfig, info: PolicyInfo) -> int:
-    wanted, has = how.n_action_steps or info.n_action_steps, info.horizon - info.n_obs_steps + 1
+    # Ensembling averages as many answers as can be had.
+    trained = 1 if how.merge == "ensemble" else info.n_action_steps
+    wanted, has = how.n_action_steps or trained, info.horizon - info.n_obs_steps + 1
     if wanted > has:
         raise ConfigError(
             f"n_action_steps is {wanted}, and a chunk of the policy has {has} actions from the "

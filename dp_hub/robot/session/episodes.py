@@ -225,6 +225,7 @@ class Episodes:
     def _read_keys(self) -> None:
         for key in self._crew.keys.read():
             now_s = self._session.clock.now_s()
+            self._mark("key", key, now_s)
             does = self._keys.pressed(key, now_s)
             question = self._keys.question(now_s)
             if question:

@@ -77,9 +77,7 @@ class _Eye:
     """The newest picture of one camera."""
 
     def __init__(self, name: str, ring: Ring) -> None:
-        from dp_hub.robot.recording.streams import is_picture
-
-        found = [one for one in ring.spec.fields if is_picture(one)]
+        found = [one for one in ring.spec.fields if one.is_picture]
         if not found:
             raise RobotError(f"{name} gives no pictures, so it cannot be shown")
         self.name, self._ring, self._field = name, ring, found[0].name

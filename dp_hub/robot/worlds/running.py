@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dp_hub.robot.clock import SAME_S
 from dp_hub.robot.worlds.control import Request
 from dp_hub.robot.worlds.world import STATE, TRUTH, Faults, World
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 CATCH_UP_S = 0.2
 """After a stall, steps of at most so long are made up for; the rest is left out and counted."""
-_SAME_S = 1e-6  # times closer than this are the same instant
 
 
 class Running:
@@ -133,7 +133,7 @@ class Targets:
     def at(self, time_s: float) -> np.ndarray | None:
         """The target that acts at ``time_s``, float64 (D,); None before the first."""
         self._take()
-        while self._waiting and self._waiting[0][0] + self.latency_s <= time_s + _SAME_S:
+        while self._waiting and self._waiting[0][0] + self.latency_s <= time_s + SAME_S:
             self._now = self._waiting.popleft()[1]
         return self._now
 
@@ -172,7 +172,7 @@ class Outlet:
 
     def due(self, time_s: float) -> bool:
         """Whether a sample is due at ``time_s``; asked once for each time."""
-        number = int((time_s - self._start_s + _SAME_S) * self._rate_hz)
+        number = int((time_s - self._start_s + SAME_S) * self._rate_hz)
         if number < self._next:
             return False
         self._next = number + 1
@@ -187,7 +187,7 @@ class Outlet:
 
     def deliver(self, now_s: float) -> None:
         """What has arrived by ``now_s``."""
-        while self._under_way and self._under_way[0][0] + self._latency_s <= now_s + _SAME_S:
+        while self._under_way and self._under_way[0][0] + self._latency_s <= now_s + SAME_S:
             self._ring.put(*self._under_way.popleft())
 
 
@@ -228,5 +228,5 @@ class Episode:
             "steps": float(self.steps),
             "max_reward": self.max_reward,
             "success": self.success,
-            "over": float(self.success > 0 or elapsed_s >= world.episode_s - _SAME_S),
+            "over": float(self.success > 0 or elapsed_s >= world.episode_s - SAME_S),
         }

@@ -1,0 +1,1 @@
+"""How late a robot sees, acts and thinks, measured on itself and written into its file."""
