@@ -242,7 +242,9 @@ def _sentence(saved: Saved) -> str:
     """What became of an episode."""
     parts = [f"{saved.name}: {saved.n_frames} frames saved"]
     if saved.n_missing:
-        parts.append(f"{saved.n_missing} left out, where a stream (or a first action) was not there")
+        parts.append(
+            f"{saved.n_missing} left out, where a stream (or a first action) was not there"
+        )
     for feature, count in saved.off_grid.items():
         worst_ms = 1000 * saved.fits[feature].worst_s
         parts.append(
