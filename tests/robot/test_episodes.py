@@ -11,6 +11,7 @@ import pytest
 from known_policy import INFO, Known
 from session_help import on, without_cameras
 
+from dp_hub.cli.robots import settle
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import RobotError
 from dp_hub.robot.config import InferenceConfig, RobotConfig
@@ -84,6 +85,7 @@ def recorder(session: Session, to: Path, **options: bool) -> Iterator[RecorderPr
     process.start_process()
     try:
         yield process
+        settle(process)
         process.close()
     finally:
         process.kill()
@@ -224,7 +226,7 @@ def test_recorded_frames_are_of_their_times(tmp_path: Path) -> None:
         process.start_process()
         try:
             one.run(table=RECORD, recorder=process, by_itself=True, seed=5, episode_s=4.0)
-            process.close()
+            process.close()  # at once: an episode that is over is kept all the same
         finally:
             process.kill()
     dataset = open_dataset(to)
