@@ -233,10 +233,10 @@ def test_recorded_frames_are_of_their_times(tmp_path: Path) -> None:
     [folder] = [path for path in raw.iterdir() if path.is_dir()]
     recording = read_raw(folder)
     state = recording.streams["arm/state"]
-    shown = np.asarray(dataset.column("observation.state")[:], np.float64)
+    shown = np.asarray(dataset.column("observation.state")[:])
     used_s = np.empty(len(shown))
     for i, row in enumerate(shown):
-        same = np.flatnonzero((np.asarray(state.values, np.float32) == row).all(axis=1))
+        same = np.flatnonzero((np.asarray(state.values) == row).all(axis=1))
         assert len(same), "a frame shows what was never measured"
         # Of equal readings, as while nothing moves, whichever is nearest in time.
         near = np.abs(state.times_s[same] - state.times_s[0] - i / 10).argmin()
