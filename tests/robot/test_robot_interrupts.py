@@ -63,4 +63,4 @@ def test_an_interrupted_recording_keeps_the_episodes_before_and_leaves_nothing(n
     assert "Traceback" not in told
     from dp_hub.dataset.reader import open_dataset
 
-    assert open_dataset(to).n_episodes == told.count("episode ") - told.count("episodes that")
+    assert open_dataset(to).n_episodes == told.count("\nepisode ")
