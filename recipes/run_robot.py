@@ -29,7 +29,8 @@ def run_episode(session: Session, policy: LocalInference, seed: int) -> str:
     if session.world is not None:
         session.reset(seed)
     # When actions are due, what overlaps, when the policy is asked: all by times, none by arrival.
-    pacing = Pacing(config.period_s, info.n_action_steps, interpolation="hold")
+    arm = config.actuators[config.action[0]]
+    pacing = Pacing(config.period_s, info.n_action_steps, arm.action_latency_s, arm.interpolation)
     scheduler = Scheduler(Rules(timing="observed", merge="replace", late="extend"), pacing)
     pace = Pace(period_s=config.period_s, n_action_steps=info.n_action_steps)
     asked: Observation | None = None
@@ -48,11 +49,12 @@ def run_episode(session: Session, policy: LocalInference, seed: int) -> str:
 
         if asked is None:
             try:
-                seen = session.observe(info.n_obs_steps, info.observed)
-            except Stale as stale:  # a camera stalls: hold, go on when it is back
+                newest_s = session.newest_s(info.observed)
+            except Stale as stale:  # a camera stalls: hold; dp-hub rollout goes on when it is back
                 session.hold()
                 return f"stopped: {stale.message}"
-            if pace.wants(seen.anchor_s):
+            if pace.wants(newest_s):
+                seen = session.observe(info.n_obs_steps, info.observed)
                 policy.ask(seen.values, seed=seed * 1000 + questions)
                 pace.asked(seen.anchor_s)
                 asked, questions = seen, questions + 1

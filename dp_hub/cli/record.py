@@ -6,7 +6,7 @@ import typer
 
 from dp_hub.cli.robots import ROBOT_HELP
 
-app = typer.Typer(help="Record demonstrations of a robot (--robot), or of PushT by mouse.")
+app = typer.Typer()  # its help is that of `record`
 
 
 @app.callback(invoke_without_command=True)
@@ -40,13 +40,13 @@ def record(
         None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
     ),
 ) -> None:
-    """Record demonstrations by teleoperation: all raw streams, and a dataset on the robot's grid.
+    """Record demonstrations of a robot (--robot), or of PushT by mouse (`dp-hub record pusht`).
+
+    All streams are kept raw, and a dataset is made of them on the robot's grid.
 
     Keys: c start, s stop and save, Backspace (twice) drop the last episode, Space next stage, Esc
     emergency stop, q quit. Every saved episode is durable; a killed recorder loses at most the one
     that is being recorded, and the same command continues.
-
-    `dp-hub record pusht` records PushT without a robot.
     """
     if context.invoked_subcommand is not None:
         return

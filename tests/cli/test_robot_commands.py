@@ -159,7 +159,8 @@ def test_ctrl_c_ends_a_rollout_quietly_and_keeps_what_was_recorded(
     assert "episodes that were saved are kept" in text
     assert open_dataset(to).n_episodes >= 1
     assert run("finish", str(to)).returncode == 0
-    assert run("check", str(to)).returncode == 0
+    checked = run("check", str(to))
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_what_is_wrong_is_said_before_the_robot_is_on(

@@ -141,7 +141,7 @@ def test_actions_that_are_no_numbers_hold_the_robot() -> None:
 
 
 def test_realtime_chunking_tells_what_is_being_carried_out() -> None:
-    with driving(Known(delay_s=0.1), realtime=True) as one:
+    with driving(Known(delay_s=0.1), chunking="guidance") as one:
         one.until(lambda: one.policy.number == 3)
         first, second, third = one.policy.prefixes[:3]
         assert first is None and second is not None and third is not None
@@ -176,6 +176,9 @@ def test_what_does_not_fit_is_refused_before_it_drives() -> None:
         with pytest.raises(ConfigError, match="n_action_steps is 16") as refused:
             PolicyDriver(session, Known(), InferenceConfig(n_action_steps=16))
         assert "trained for 8" in str(refused.value)
+        with pytest.raises(ConfigError, match="`ahead` is 8 of 8 actions") as refused:
+            PolicyDriver(session, Known(), InferenceConfig(ahead=8))
+        assert "auto" in str(refused.value)
 
 
 def test_options_are_checked_as_the_configuration_is() -> None:

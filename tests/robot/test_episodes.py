@@ -11,6 +11,7 @@ import pytest
 from known_policy import INFO, Known
 from session_help import on, without_cameras
 
+from dp_hub.cli.robots import settle
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import RobotError
 from dp_hub.robot.config import InferenceConfig, RobotConfig
@@ -84,6 +85,7 @@ def recorder(session: Session, to: Path, **options: bool) -> Iterator[RecorderPr
     process.start_process()
     try:
         yield process
+        settle(process)
         process.close()
     finally:
         process.kill()
@@ -224,17 +226,17 @@ def test_recorded_frames_are_of_their_times(tmp_path: Path) -> None:
         process.start_process()
         try:
             one.run(table=RECORD, recorder=process, by_itself=True, seed=5, episode_s=4.0)
-            process.close()
+            process.close()  # at once: an episode that is over is kept all the same
         finally:
             process.kill()
     dataset = open_dataset(to)
     [folder] = [path for path in raw.iterdir() if path.is_dir()]
     recording = read_raw(folder)
     state = recording.streams["arm/state"]
-    shown = np.asarray(dataset.column("observation.state")[:], np.float64)
+    shown = np.asarray(dataset.column("observation.state")[:])
     used_s = np.empty(len(shown))
     for i, row in enumerate(shown):
-        same = np.flatnonzero((np.asarray(state.values, np.float32) == row).all(axis=1))
+        same = np.flatnonzero((np.asarray(state.values) == row).all(axis=1))
         assert len(same), "a frame shows what was never measured"
         # Of equal readings, as while nothing moves, whichever is nearest in time.
         near = np.abs(state.times_s[same] - state.times_s[0] - i / 10).argmin()

@@ -169,8 +169,12 @@ class Recorder:
         Raises:
             DataError: as `EpisodeSaver.finish`.
         """
+        if self._episode is not None and self._episode.stop_s is not None:
+            self._hand_over()  # it is over; its last samples have not all come
         if finish:
             self.give_up()
+        elif self._episode is not None and self._episode.stop_s is not None:
+            self._hand_over()  # it is over, though its last samples may be on their way
         elif self._episode is not None:
             self._episode.abandon()
             self._episode = None

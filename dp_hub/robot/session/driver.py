@@ -14,7 +14,7 @@ What happens when something is late or away:
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -80,7 +80,8 @@ class PolicyDriver:
         seed: of the policy's noise; None: noise of its own.
     Raises:
         RobotError: the robot does not give what the policy observes, or takes other actions.
-        ConfigError: more actions of a chunk are to be carried out than it has.
+        ConfigError: more actions of a chunk are to be carried out than it has, or it is to be asked
+            ahead by all of them.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class PolicyDriver:
             period_s=self._pacing.period_s,
             n_action_steps=self._pacing.n_action_steps,
             grid_s=_grid_s(session, info.observed),
-            ahead=how.ahead or ("auto" if how.chunking else 0),
+            ahead=_ahead(how, self._pacing.n_action_steps),
         )
         if how.latency_s:
             self._pace.answered(how.latency_s)  # until there are answers
@@ -319,6 +320,17 @@ def _n_action_steps(how: InferenceConfig, info: PolicyInfo) -> int:
             hint=f"it was trained for {info.n_action_steps}",
         )
     return wanted
+
+
+def _ahead(how: InferenceConfig, n_action_steps: int) -> int | Literal["auto"]:
+    if how.ahead == "auto" or (how.chunking and not how.ahead):
+        return "auto"
+    if how.ahead >= n_action_steps:
+        raise ConfigError(
+            f"`ahead` is {how.ahead} of {n_action_steps} actions that are carried out of a chunk",
+            hint=f"at most {n_action_steps - 1}, or auto",
+        )
+    return how.ahead
 
 
 def _check_period(session: Session, info: PolicyInfo) -> None:
