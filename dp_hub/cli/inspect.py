@@ -171,6 +171,9 @@ def _next(found: "Inspection", mapping: Path | None, again: Sequence[str]) -> li
     convert = f"dp-hub convert {found.format_name} {found.path}"
     if not found.mapping:
         return []
+    own = found.path / "mapping.yaml"
+    if mapping is None and own.is_file():
+        return [f"next: {convert} --mapping {own} --to DIR   (or with an edited copy)"]
     if mapping is None:
         words = shlex.join(["dp-hub", "inspect", str(found.path), *again])
         return [f"next: {words} --mapping mapping.yaml   (then read through it)"]

@@ -108,9 +108,14 @@ def policy_of(
     from dp_hub.robot.inference.local import LocalInference
     from dp_hub.robot.inference.remote import RemoteInference
 
-    if (policy is None) == (server is None):
+    if policy is not None and server is not None:
         raise ConfigError(
-            "one policy is needed", hint="name a folder or user/name[@revision], or --server URL"
+            f"two policies are named: {policy} and the one of --server {server}",
+            hint="leave one out",
+        )
+    if policy is None and server is None:
+        raise ConfigError(
+            "no policy is named", hint="name a folder or user/name[@revision], or --server URL"
         )
     if server is not None:
         return RemoteInference(server, token_file=token_file, certificate=certificate)

@@ -158,7 +158,7 @@ def rollout(
         values = _values(session, driver, how, facts, outcomes)
     if outcomes:
         values["metrics"] = print_outcomes(
-            f"{config.robot_type}, {len(outcomes)} episodes", outcomes
+            f"{config.robot_type}, {len(outcomes)} episode{'s'[: len(outcomes) != 1]}", outcomes
         )
     if json is not None:
         from dp_hub.rollout.files import write_json

@@ -153,7 +153,7 @@ def test_a_script_presses_each_key_once_at_its_time(tmp_path: Path) -> None:
     assert keys.read() == ["q"] and keys.is_over
 
 
-@pytest.mark.parametrize("line", ["c", "one c", "1 c d"])
+@pytest.mark.parametrize("line", ["c", "one c", "1 c d", "1 escape"])
 def test_a_line_of_a_script_that_is_none_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "keys.txt"
     path.write_text(f"0.5 c\n{line}\n")

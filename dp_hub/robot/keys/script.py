@@ -6,6 +6,7 @@ from pathlib import Path
 from dp_hub.errors import ConfigError
 
 Press = tuple[float, str]
+_NAMED = ("esc", "space", "backspace")
 
 
 class ScriptKeys:
@@ -46,7 +47,7 @@ def read_script(path: Path) -> list[Press]:
     """Keys from a file of lines such as ``2.5 c``; what follows ``#`` is for people.
 
     Raises:
-        ConfigError: the file is not there, or a line is none.
+        ConfigError: the file is not there, or a line is none, or names no key.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -59,10 +60,20 @@ def read_script(path: Path) -> list[Press]:
             continue
         try:
             seconds, key = words
-            presses.append((float(seconds), key))
+            presses.append((float(seconds), _key(key)))
         except ValueError:
             raise ConfigError(
                 f"line {number} of {path} is {line.strip()!r}",
-                hint="each line is a time in seconds and a key, such as: 2.5 c",
+                hint=f"each line is a time in seconds and a key, such as: 2.5 c; keys are letters, "
+                f"{', '.join(_NAMED)}",
             ) from None
     return presses
+
+
+def _key(word: str) -> str:
+    """A letter as it is, a name in small letters. Raises ValueError."""
+    if len(word) == 1:
+        return word
+    if word.lower() not in _NAMED:
+        raise ValueError(word)
+    return word.lower()
