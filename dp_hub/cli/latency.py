@@ -125,7 +125,7 @@ def _measure(
     yes: bool,
     realtime: bool | None,
 ) -> "Findings":
-    from dp_hub.cli.rollout import while_loading
+    from dp_hub.cli.robots import while_loading
     from dp_hub.robot.latency.measuring import measure, plan
     from dp_hub.robot.session.session import Session
 

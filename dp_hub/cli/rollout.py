@@ -15,6 +15,7 @@ from dp_hub.cli.robots import (
     robot_option,
     say,
     scheduling,
+    while_loading,
 )
 
 if TYPE_CHECKING:
@@ -164,15 +165,6 @@ def rollout(
         from dp_hub.rollout.files import write_json
 
         say(f"wrote {write_json(values, json)}")
-
-
-def while_loading(session: "Session", inference: Any) -> None:
-    """Wait for the policy; the robot is on and rests meanwhile."""
-    say("the policy is being loaded")
-    while not inference.ready:
-        session.beat()
-        session.check()
-        session.clock.sleep_until(session.clock.now_s() + 0.02)
 
 
 def _facts(inference: Any, config: Any) -> dict[str, Any]:

@@ -316,9 +316,9 @@ def test_limits_that_do_not_fit_name_their_key(
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("each", [False, True])
-def test_limits_are_complete_with_a_box_speeds_and_accelerations(space: Space, each: bool) -> None:
-    limits = limits_for(space, each=each)
+def test_limits_are_complete_with_all_that_suit_the_space(space: Space, each: bool) -> None:
+    limits = limits_for(space, each=each).model_copy(update={"step": 1.0})
     limits.check(space)
     assert limits.missing(space) == ()
     assert Limits(speed=1.0, acceleration=1.0).missing(space)
-    assert Limits(speed=1.0, acceleration=1.0).missing(WIDTH) == ("low", "high")
+    assert Limits(speed=1.0, acceleration=1.0).missing(WIDTH) == ("low", "high", "step")

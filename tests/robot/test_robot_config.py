@@ -16,7 +16,7 @@ from dp_hub.errors import ConfigError
 from dp_hub.robot.config import RobotConfig, bundled_robots, find_robot, load_robot
 from dp_hub.robot.session.session import Session
 
-FULL = {"low": [0, 0, 0], "high": [1, 1, 1], "speed": 0.2, "acceleration": 1.0}
+FULL = {"low": [0, 0, 0], "high": [1, 1, 1], "speed": 0.2, "acceleration": 1.0, "step": 0.1}
 FULL_TURN = {"rotation_speed": 0.5, "rotation_acceleration": 2.0}
 
 
@@ -101,9 +101,9 @@ def test_the_digest_follows_the_content_and_nothing_else(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
-        ({}, "low, high, speed, acceleration, rotation_speed, rotation_acceleration"),
+        ({}, "low, high, speed, acceleration, step, rotation_speed, rotation_acceleration"),
         (FULL, "rotation_speed, rotation_acceleration"),
-        ({**FULL_TURN, "speed": 0.2, "acceleration": 1}, "low, high"),
+        ({**FULL_TURN, "speed": 0.2, "acceleration": 1, "step": 0.1}, "low, high"),
         ({**FULL, **FULL_TURN, "low": [0, 0]}, "`arms.arm.limits.low` has 2 numbers"),
         ({**FULL, **FULL_TURN, "low": [2, 0, 0]}, "is not below `arms.arm.limits.high` for x"),
         ({**FULL, **FULL_TURN, "speed": -1}, "must be more than 0"),

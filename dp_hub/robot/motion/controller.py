@@ -225,9 +225,9 @@ class Controller:
         """As well as it can be done: a device that has failed may not take a stop either."""
         self.motion.stop(self.clock.now_s(), why)
         if not self._told_stop:
-            self._told_stop = True
             try:
                 self._actuator.stop()
+                self._told_stop = True
             except RobotError as error:
                 log.error("%s does not take a stop: %s", self._job.name, error)
         self._reporter.tell(self.motion)
@@ -276,8 +276,8 @@ class Controller:
         """Once, when it is at rest, to hold, or to stop."""
         if self.motion.state == "stopped":
             if not self._told_stop:
-                self._told_stop = True
                 self._actuator.stop()
+                self._told_stop = True
             return
         if not self.motion.held:
             self._told_hold = False

@@ -27,8 +27,8 @@ class Limits(Config):
     """Units: how far a target may be from the position that is measured when it is asked for."""
 
     def missing(self, space: Space) -> tuple[str, ...]:
-        """The keys without which a real robot is not moved: the box, speeds and accelerations."""
-        keys = ["low", "high", "speed", "acceleration"]
+        """The keys without which a real robot is not moved: all that suit its space."""
+        keys = ["low", "high", "speed", "acceleration", "step"]
         if space.rotation_at is not None:
             keys += ["rotation_speed", "rotation_acceleration"]
         return tuple(key for key in keys if getattr(self, key) is None)

@@ -209,7 +209,6 @@ class Recorder:
         try:
             episode.finish(place, facts)
         except RobotError:
-            self._lost(place.name)
             self._throw_away(episode)
             raise
         write_mapping(self._raw, self._saver.mapping)
@@ -221,7 +220,6 @@ class Recorder:
         try:
             saved = self._saver.add(place)
         except DpHubError:
-            self._lost(place.name)
             self._raw.refused(place)
             raise
         self._saved.add(saved.name)
@@ -229,17 +227,14 @@ class Recorder:
 
     def _drop(self, name: str) -> None:
         if name not in self._saved:
-            return  # it could not be saved, which was told
+            self._told.put(f"{name} was not saved, so there is nothing to drop")
+            return
         self._saver.drop_last(name)
         self._told.put(f"{name} is dropped")
 
     def _throw_away(self, episode: RawEpisode) -> None:
         episode.abandon()
         self._raw.drop(episode.folder)
-
-    def _lost(self, name: str) -> None:
-        if name in self._kept:
-            self._kept.remove(name)
 
 
 def _sentence(saved: Saved) -> str:

@@ -167,9 +167,9 @@ class Episodes:
                     break
                 self._go_on()
         finally:
+            session.hold()
             if self._episode is not None:
                 self._give_up()
-            session.hold()
         return self.done
 
     @property
