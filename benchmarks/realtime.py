@@ -185,45 +185,31 @@ def plot(out: Path, image: Path) -> None:
 
 
 def run_jitter(args: argparse.Namespace) -> None:
-    """Ten minutes of episodes with the policy running, with SCHED_FIFO and without."""
+    """Episodes with the policy running, with SCHED_FIFO and without; a line for each."""
     args.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for option in ("--realtime", "--no-realtime"):
-        until_s, ticks, late, missed, latest_s = (
-            time.monotonic() + 60 * args.minutes,
-            0,
-            None,
-            0,
-            0.0,
-        )
-        while time.monotonic() < until_s:
+        reports = []
+        until_s = time.monotonic() + 60 * args.minutes
+        while (left_s := until_s - time.monotonic()) > 0:
             file = args.out / "jitter.json"
-            left = max(1, round((until_s - time.monotonic()) / 30))
             command = ["dp-hub", "rollout", args.policy, "--robot", "pusht", "--no-view", option]
-            run([*command, "--episodes", str(left), "--seed", "300000", "--json", file])
-            arm = json.loads(file.read_text())["counts"]["arm"]
-            counts = [arm[name] for name in sorted_late(arm)]
-            late = counts if late is None else [a + b for a, b in zip(late, counts, strict=True)]
-            ticks, missed = ticks + int(arm["ticks"]), missed + int(arm["missed"])
-            latest_s = max(latest_s, arm["latest_s"])
-        assert late is not None
+            episodes = str(max(1, round(left_s / 30)))
+            run([*command, "--episodes", episodes, "--seed", "300000", "--json", file])
+            reports.append(json.loads(file.read_text())["counts"]["arm"])
         rows.append(
             {
                 "option": option,
-                "ticks": ticks,
-                "missed": missed,
-                "latest_ms": 1000 * latest_s,
-                **shares(late),
+                "ticks": sum(one["ticks"] for one in reports),
+                "missed": sum(one["missed"] for one in reports),
+                "latest_ms": max(one["latest_ms"] for one in reports),
+                **shares(
+                    [sum(all_) for all_ in zip(*(r["late_ticks"] for r in reports), strict=True)]
+                ),
             }
         )
         print(json.dumps(rows[-1]), flush=True)
     (args.out / "jitter_rows.json").write_text(json.dumps(rows, indent=1))
-
-
-def sorted_late(arm: dict[str, float]) -> list[str]:
-    return sorted(
-        (n for n in arm if n.startswith("late_") and n[5:].isdigit()), key=lambda n: int(n[5:])
-    )
 
 
 def shares(late: Sequence[float]) -> dict[str, float]:

@@ -8,18 +8,19 @@ keep limits and hold by themselves; nothing here may wait for the policy.
 """
 
 import argparse
+import functools
 import sys
 
 from dp_hub.cli.scoring import fetch
 from dp_hub.errors import DpHubError
 from dp_hub.robot.acting.pace import Pace
-from dp_hub.robot.acting.rules import Rules
 from dp_hub.robot.acting.schedule import Chunk, Pacing
 from dp_hub.robot.acting.scheduler import Scheduler
 from dp_hub.robot.clock import ticks
 from dp_hub.robot.config import load_robot
 from dp_hub.robot.inference.local import LocalInference
 from dp_hub.robot.observing.align import Observation, Stale
+from dp_hub.robot.session.driver import check_suits
 from dp_hub.robot.session.session import Session
 
 
@@ -28,10 +29,13 @@ def run_episode(session: Session, policy: LocalInference, seed: int) -> str:
     config, info = session.config, policy.info
     if session.world is not None:
         session.reset(seed)
+    else:
+        session.resume()
+        session.forget()
     # When actions are due, what overlaps, when the policy is asked: all by times, none by arrival.
     arm = config.actuators[config.action[0]]
     pacing = Pacing(config.period_s, info.n_action_steps, arm.action_latency_s, arm.interpolation)
-    scheduler = Scheduler(Rules(timing="observed", merge="replace", late="extend"), pacing)
+    scheduler = Scheduler(config.inference, pacing)
     pace = Pace(period_s=config.period_s, n_action_steps=info.n_action_steps)
     asked: Observation | None = None
     questions, start_s = 0, session.clock.now_s()
@@ -76,10 +80,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=100_000)
     args = parser.parse_args()
     folder, sha = fetch(args.policy)
-    with (
-        LocalInference(folder, name=args.policy, sha=sha) as policy,
-        Session(load_robot(args.robot)) as session,
-    ):
+    policy = LocalInference(folder, name=args.policy, sha=sha)
+    suits = functools.partial(check_suits, info=policy.info)  # before anything is started
+    with Session(load_robot(args.robot), before_start=suits) as session, policy:
         for episode in range(args.episodes):
             print(f"episode {episode}: {run_episode(session, policy, args.seed + episode)}")
 

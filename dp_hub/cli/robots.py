@@ -78,7 +78,8 @@ def recorded(
     for sentence in recorder.told():
         say(sentence)
     if written:
-        print(f"{to}: {written['n_episodes']} episodes, {written['n_frames']} frames")
+        n = written["n_episodes"]
+        print(f"{to}: {n} episode{'s' * (n != 1)}, {written['n_frames']} frames")
 
 
 def settle(recorder: "RecorderProcess") -> None:

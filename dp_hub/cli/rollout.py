@@ -96,8 +96,9 @@ def rollout(
     """
     from dp_hub.cli.evaluate import check_suffix
     from dp_hub.cli.robot_person import Person
+    from dp_hub.robot.inference.local import READY_WITHIN_S
     from dp_hub.robot.keys.table import ROLLOUT, keys_line
-    from dp_hub.robot.session.driver import PolicyDriver, with_options
+    from dp_hub.robot.session.driver import PolicyDriver, check_suits, with_options
     from dp_hub.robot.session.episodes import Crew, Episodes, Wanted
     from dp_hub.robot.session.hand import HandDriver
     from dp_hub.robot.session.session import Session
@@ -128,8 +129,15 @@ def rollout(
     with ExitStack() as stack:
         stack.callback(inference.close)
         inference.start()
+        if server is not None:
+            inference.wait_ready(READY_WITHIN_S)  # what it observes is known from its hello
         session = stack.enter_context(
-            Session(config, dry_run=dry_run, scheduling=scheduling(config, realtime))
+            Session(
+                config,
+                dry_run=dry_run,
+                scheduling=scheduling(config, realtime),
+                before_start=lambda robot: check_suits(robot, inference.info),
+            )
         )
         while_loading(session, inference)
         driver = PolicyDriver(session, inference, how)
@@ -159,7 +167,7 @@ def rollout(
         values = _values(session, driver, how, facts, outcomes)
     if outcomes:
         values["metrics"] = print_outcomes(
-            f"{config.robot_type}, {len(outcomes)} episode{'s'[: len(outcomes) != 1]}", outcomes
+            f"{config.robot_type}, {len(outcomes)} episode{'s' * (len(outcomes) != 1)}", outcomes
         )
     if json is not None:
         from dp_hub.rollout.files import write_json

@@ -132,7 +132,7 @@ def test_frames_without_a_stream_are_counted_as_missing(tmp_path: Path) -> None:
         recorder.close()
     [metadata] = open_dataset(tmp_path / "D").episodes.metadata
     assert metadata["missing_frames"] == 5 and open_dataset(tmp_path / "D").n_frames == 15
-    assert any("15 frames saved; 5 are missing" in one for one in told)
+    assert any("15 frames saved; 5 left out" in one for one in told)
 
 
 def test_fits_of_interpolated_values_look_at_both_neighbours(tmp_path: Path) -> None:
@@ -288,8 +288,10 @@ def test_an_episode_that_cannot_be_saved_is_told_and_its_streams_are_kept(tmp_pa
         record(recorder, played, demo)
         told = recorder.told()
         assert recorder.state.n_episodes == 1
-        assert recorder.drop_last() == "episode_000000"  # it is the last one of the dataset
+        assert recorder.drop_last() == "episode_000001"  # never the one before, which is good
         recorder.wait()
+        assert recorder.state.n_episodes == 1
+        assert any("nothing to drop" in one for one in recorder.told())
         recorder.close()
     assert any("not finite" in one for one in told)
     assert [p.name for p in (tmp_path / "D.raw").glob("episode_*")] == ["episode_000001"]

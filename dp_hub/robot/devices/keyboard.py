@@ -3,6 +3,7 @@
 The window must have the focus; without it no key counts as held, so the robot rests.
 """
 
+import os
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -60,6 +61,8 @@ class Keyboard:
 
         try:
             pygame.display.init()
+            if pygame.display.get_driver() == "dummy" and not os.environ.get("SDL_VIDEODRIVER"):
+                raise pygame.error("SDL has found no display to open a window on")
             if pygame.display.get_surface() is None:
                 pygame.display.set_mode((420, 120))
                 pygame.display.set_caption("dp_hub: keys of the robot")

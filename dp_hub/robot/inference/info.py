@@ -55,6 +55,12 @@ class PolicyInfo:
         return tuple(dict.fromkeys(text.split("[")[0] for text in self.observations))
 
     @property
+    def observed_sizes(self) -> dict[str, int | tuple[int, ...]]:
+        """Of one step of each observed feature: a width, or (H, W, 3) of a picture."""
+        shapes = {name: self.features[name] for name in self.observed}
+        return {name: one if len(one) == 3 else one[0] for name, one in shapes.items()}
+
+    @property
     def chunk_shape(self) -> tuple[int, int]:
         """(Tp, Da)."""
         return self.horizon, self.features[self.action][0]

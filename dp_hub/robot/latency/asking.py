@@ -37,11 +37,7 @@ def ask(
         RobotError: the robot does not give what the policy observes, or it does not answer.
     """
     info = inference.info
-    wanted = {
-        name: info.features[name] if info.is_picture(name) else info.features[name][0]
-        for name in info.observed
-    }
-    check_observed(wanted, session.features, session.streams)
+    check_observed(info.observed_sizes, session.features, session.streams)
     answers, ages = [], []
     anchor_s = -np.inf
     for i in range(times + 1):

@@ -1,8 +1,8 @@
 """What a controller tells of itself on the board, and how late its ticks were."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Protocol
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,6 +54,19 @@ class Report:
     late: np.ndarray
     counts: Counts
     restamped: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; ``late_ticks`` has one count for each of ``late_edges_ms`` and one more."""
+        own = {name: getattr(self, name) for name in ("state", "plan", "ticks", "missed")}
+        return {
+            **own,
+            "restamped": self.restamped,
+            "latest_ms": 1000 * self.latest_s,
+            "within_1_ms": self.share_within(0.001),
+            "late_edges_ms": [1000 * edge for edge in EDGES_S],
+            "late_ticks": self.late.tolist(),
+            **asdict(self.counts),
+        }
 
     def late_s(self, share: float) -> float:
         """An upper bound, from `EDGES_S`, of the lateness of this share (0 to 1) of the ticks."""

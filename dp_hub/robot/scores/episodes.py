@@ -81,7 +81,7 @@ def score_episodes(
     if reference is not None:
         scorers.append(_picture_scorer(dataset, feature, reference, colours))
     metadata = dataset.episodes.metadata or [{} for _ in range(dataset.n_episodes)]
-    told = [_flag(facts.get(success_key)) for facts in metadata]
+    told = [_flag(facts.get(success_key), success_key) for facts in metadata]
     if not scorers and all(one is None for one in told):
         raise DataError(
             f"{dataset.root} has nothing to score by: no episode says `{success_key}`, and no "
@@ -229,6 +229,11 @@ def _seed(facts: Mapping[str, Any]) -> int | None:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
-def _flag(value: Any) -> bool | None:
-    """A fact as yes or no: true, false, 1, 0; None where it says neither."""
-    return bool(value) if value in (0, 1) and value is not None else None
+def _flag(value: Any, key: str) -> bool | None:
+    """A fact as yes or no: true, false, 1, 0; None without one. Raises DataError: it is neither."""
+    if value is None or value in (0, 1):
+        return None if value is None else bool(value)
+    raise DataError(
+        f"`{key}` of an episode is {value!r}, neither yes nor no",
+        hint="--success-key names a fact of the episodes that is true or false",
+    )

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.1
 PICTURE = "picture"
+_COUNTED = ("frames", "restamped", "waits")
 
 
 def picture_field(shape: tuple[int, int, int]) -> Field:
@@ -50,7 +51,12 @@ class CameraJob:
 
 def board_cells(name: str) -> tuple[str, ...]:
     """Counters of a camera: frames, those whose time was impossible, waits in vain."""
-    return tuple(f"{name}.{what}" for what in ("frames", "restamped", "waits"))
+    return tuple(f"{name}.{what}" for what in _COUNTED)
+
+
+def counts(board: Board, name: str) -> dict[str, int]:
+    """What these cells of a camera say."""
+    return {what: int(board[f"{name}.{what}"]) for what in _COUNTED}
 
 
 def run(context: Context, job: CameraJob) -> None:

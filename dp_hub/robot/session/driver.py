@@ -30,7 +30,6 @@ from dp_hub.robot.inference.info import Answer, PolicyInfo, Prefix, Refused
 from dp_hub.robot.inference.protocol import Inference
 from dp_hub.robot.observing.align import Observation, Stale
 from dp_hub.robot.observing.check import check_action, check_observed
-from dp_hub.robot.observing.features import Shape
 from dp_hub.robot.session.session import Session
 
 T = TypeVar("T")
@@ -94,12 +93,7 @@ class PolicyDriver:
     ) -> None:
         self._session, self._inference, self._how = session, inference, how
         self._info = info = inference.info
-        wanted: dict[str, Shape] = {
-            name: info.features[name] if info.is_picture(name) else info.features[name][0]
-            for name in info.observed
-        }
-        check_observed(wanted, session.features, session.streams)
-        check_action(info.chunk_shape[1], session.spaces)
+        check_suits(session, info)
         _check_period(session, info)
         self._pacing = _pacing(session, _n_action_steps(how, info))
         rules = Rules(**{name: getattr(how, name) for name in Rules.model_fields})
@@ -284,6 +278,16 @@ def _or_away(call: Callable[[], T]) -> T:
         raise
     except RobotError as error:
         raise PolicyAway(error.message, hint=error.hint) from None
+
+
+def check_suits(session: Session, info: PolicyInfo) -> None:
+    """Does the robot give what a policy observes, and take what it answers? Nothing has to be on.
+
+    Raises:
+        RobotError: what is missing or has another size, and what to write into the configuration.
+    """
+    check_observed(info.observed_sizes, session.features, session.streams)
+    check_action(info.chunk_shape[1], session.spaces)
 
 
 def _grid_s(session: Session, features: Sequence[str]) -> float:

@@ -364,7 +364,9 @@ class Episodes:
     ) -> Outcome:
         truth = self._session.world.truth() if self._session.world else {}
         lasted_s = now_s - episode.start_s
-        if success is None and truth:
+        if ended == "stopped":
+            truth = {}  # it says nothing of who drove
+        elif success is None and truth:
             success = bool(truth["success"])
         return Outcome(
             number=episode.number,

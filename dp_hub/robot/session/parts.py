@@ -1,7 +1,7 @@
 """What a robot's session is made of: memory, queues and workers, made from its configuration."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,13 +220,3 @@ def _kept(stack: ExitStack, memory: Any) -> Any:
 
     stack.callback(give_back)
     return memory
-
-
-def counters(board: Board, names: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What controllers and cameras counted, by device."""
-    told: dict[str, dict[str, float]] = {name: {} for name in names}
-    for cell in board:
-        device, _, what = cell.partition(".")
-        if device in told:
-            told[device][what] = board[cell]
-    return told

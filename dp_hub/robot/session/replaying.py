@@ -45,6 +45,7 @@ class Replayed:
         done: all of it, and not stopped on the way.
         off_mean, off_most: how far the actuators were from the targets sent, when the next one was
             sent, in their units.
+        units: of these, where all numbers have the same.
         score: the simulation's highest reward; None without one.
     """
 
@@ -52,14 +53,16 @@ class Replayed:
     done: bool
     off_mean: float
     off_most: float
+    units: str
     score: float | None
 
     def line(self) -> str:
         """For a person."""
         score = "" if self.score is None else f", reward {self.score:.3f}"
+        mean, most = (f"{one:.3g}{self.units}" for one in (self.off_mean, self.off_most))
         return (
             f"{self.name}: {'carried out' if self.done else 'stopped on the way'}; behind its "
-            f"targets by {self.off_mean:.3g} on average, {self.off_most:.3g} at most{score}"
+            f"targets by {mean} on average, {most} at most{score}"
         )
 
 
@@ -152,11 +155,13 @@ class Replay:
         finally:
             session.hold()
         truth = session.world.truth() if session.world else {}
+        units = {unit for space in session.spaces.values() for unit in space.units}
         return Replayed(
             self._recorded.name,
             done,
             float(np.mean(off)) if off else 0.0,
             max(off, default=0.0),
+            f" {units.pop()}" if len(units) == 1 else "",
             truth.get("max_reward"),
         )
 

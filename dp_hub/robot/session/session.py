@@ -27,6 +27,7 @@ from dp_hub.robot.clock import Clock, MonotonicClock
 from dp_hub.robot.config import RobotConfig
 from dp_hub.robot.fields import Field
 from dp_hub.robot.motion.plan import Order, Plan, pack
+from dp_hub.robot.motion.reporting import read_report
 from dp_hub.robot.observing.align import (
     Observation,
     StreamUse,
@@ -37,7 +38,8 @@ from dp_hub.robot.observing.align import (
 )
 from dp_hub.robot.observing.check import split_action
 from dp_hub.robot.observing.features import FeatureUse, as_features, feature_shapes
-from dp_hub.robot.session.parts import BEAT, STOP, Parts, counters, make_parts, start_parts
+from dp_hub.robot.session import camera
+from dp_hub.robot.session.parts import BEAT, STOP, Parts, make_parts, start_parts
 from dp_hub.robot.session.uses import feature_uses, stream_uses
 from dp_hub.robot.shared.queue import QueueFull
 from dp_hub.robot.shared.ring import Ring, Samples
@@ -59,6 +61,7 @@ class Session:
         dry_run: everything but sending targets to the arms.
         scheduling: of controllers, cameras and the world; None: as every other process.
         clock: that the session waits by.
+        before_start: called when streams and spaces are known and nothing has been started.
     Raises:
         ConfigError: on entering: a device does not exist, or what it is told does not fit.
         RobotError: on entering: a device or its library is away.
@@ -71,7 +74,9 @@ class Session:
         dry_run: bool = False,
         scheduling: Scheduling | None = None,
         clock: Clock | None = None,
+        before_start: "Callable[[Session], None] | None" = None,
     ) -> None:
+        self._before_start = before_start
         self.config, self.dry_run = config, dry_run
         self.clock: Clock = clock or MonotonicClock()
         self.full_queues = 0
@@ -89,6 +94,8 @@ class Session:
             )
             self._features = feature_uses(self.config)
             feature_shapes(self._features, self.streams)
+            if self._before_start is not None:
+                self._before_start(self)
             start_parts(self._parts, self._stack)
             self._wait_for_workers()
             self._wait_for_samples()
@@ -336,9 +343,10 @@ class Session:
 
     def counts(self) -> dict[str, Any]:
         """What was lost, late, limited or refused, by device."""
-        devices = {**self.config.actuators, **self.config.cameras}
-        told: dict[str, Any] = counters(self.parts.board, devices)
-        return {**told, "full_queues": self.full_queues}
+        board = self.parts.board
+        arms = {name: read_report(board, name).as_dict() for name in self.config.actuators}
+        seen = {name: camera.counts(board, name) for name in self.config.cameras}
+        return {**arms, **seen, "full_queues": self.full_queues}
 
     @property
     def _measuring(self) -> list[str]:
