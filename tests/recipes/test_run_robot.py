@@ -56,6 +56,6 @@ def test_a_short_episode_runs(policy: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_a_sentence(policy: Path, tmp_path: Path) -> None:
     ended = run(policy, "--robot", robot(tmp_path, {"observation.other": "arm.state"}))
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
-    assert "error: the robot does not observe observation.state" in ended.stderr
+    assert "error: the policy observes observation.state (5 numbers)" in ended.stderr
     ended = run(policy, "--robot", "pushed")
     assert ended.returncode == 1 and "did you mean `pusht`?" in ended.stderr
