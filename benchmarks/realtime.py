@@ -164,21 +164,21 @@ def plot(out: Path, image: Path) -> None:
 
     offline = json.loads((out / "offline.json").read_text())["metrics"]
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    words = {"mean_max_reward": "mean maximum reward", "success_rate": "success"}
-    for axis, (name, title) in zip(axes, words.items(), strict=True):
+    shown = {"mean_max_reward": ("mean maximum reward", 0.85), "success_rate": ("success", 0.4)}
+    lines = (("observed", "compensated", -2), ("arrival", "not compensated", 2))
+    for axis, (name, (title, low)) in zip(axes, shown.items(), strict=True):
         axis.axhline(offline[name]["value"], color="0.5", linestyle="--", label="offline")
-        for timing, label in (("observed", "compensated"), ("arrival", "not compensated")):
-            rows = [
-                (k.latency_ms, v["metrics"][name])
-                for k, v in results(out).items()
-                if k.timing == timing
+        for timing, label, beside_ms in lines:
+            found = [
+                (setting.latency_ms + beside_ms, result["metrics"][name])
+                for setting, result in results(out).items()
+                if setting.timing == timing
             ]
-            ms = [row[0] for row in rows]
-            value = [row[1]["value"] for row in rows]
-            below = [row[1]["value"] - row[1]["low"] for row in rows]
-            above = [row[1]["high"] - row[1]["value"] for row in rows]
+            ms, value = [at for at, _ in found], [one["value"] for _, one in found]
+            below = [one["value"] - one["low"] for _, one in found]
+            above = [one["high"] - one["value"] for _, one in found]
             axis.errorbar(ms, value, yerr=(below, above), marker="o", capsize=3, label=label)
-        axis.set(title=title, xlabel="injected latency, ms", ylim=(0, 1.05))
+        axis.set(title=title, xlabel="injected latency, ms", ylim=(low, 1.01))
     axes[0].legend(loc="lower left")
     figure.savefig(image, dpi=110)
     print(f"wrote {image}")
