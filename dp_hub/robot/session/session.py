@@ -26,22 +26,17 @@ from dp_hub.errors import RobotError
 from dp_hub.robot.clock import Clock, MonotonicClock
 from dp_hub.robot.config import RobotConfig
 from dp_hub.robot.fields import Field
-from dp_hub.robot.motion.plan import Order, Plan, pack
+from dp_hub.robot.motion.plan import Order, Plan
 from dp_hub.robot.motion.reporting import read_report
 from dp_hub.robot.observing.align import (
     Observation,
-    StreamUse,
-    anchor,
-    check_fresh,
-    observe,
-    samples_needed,
 )
 from dp_hub.robot.observing.check import split_action
-from dp_hub.robot.observing.features import FeatureUse, as_features, feature_shapes
+from dp_hub.robot.observing.features import FeatureUse
 from dp_hub.robot.session import camera
+from dp_hub.robot.session.eyes import Eyes
+from dp_hub.robot.session.orders import Orders
 from dp_hub.robot.session.parts import BEAT, STOP, Parts, make_parts, start_parts
-from dp_hub.robot.session.uses import feature_uses, stream_uses
-from dp_hub.robot.shared.queue import QueueFull
 from dp_hub.robot.shared.ring import Ring, Samples
 from dp_hub.robot.space import Space
 from dp_hub.robot.worker import Scheduling
@@ -79,21 +74,18 @@ class Session:
         self._before_start = before_start
         self.config, self.dry_run = config, dry_run
         self.clock: Clock = clock or MonotonicClock()
-        self.full_queues = 0
         self._scheduling = scheduling
         self._stack = ExitStack()
         self._parts: Parts | None = None
-        self._number = 0
-        self._owed: dict[str, list[Order]] = {}
-        self._not_before_s = -np.inf
 
     def __enter__(self) -> Self:
         try:
             self._parts = make_parts(
                 self.config, self._stack, dry_run=self.dry_run, scheduling=self._scheduling
             )
-            self._features = feature_uses(self.config)
-            feature_shapes(self._features, self.streams)
+            parts = self._parts
+            self._orders = Orders(parts.commands, parts.spaces)
+            self._eyes = Eyes(self.config, parts.rings, parts.rates_hz, parts.streams, self.clock)
             if self._before_start is not None:
                 self._before_start(self)
             start_parts(self._parts, self._stack)
@@ -150,13 +142,12 @@ class Session:
     @property
     def features(self) -> dict[str, FeatureUse]:
         """What the configuration observes."""
-        return dict(self._features)
+        return dict(self._eyes.features)
 
     def beat(self) -> None:
         """Tell the controllers that the session is well; to be called several times a second."""
         self.parts.board[BEAT] = self.clock.now_s()
-        for name in list(self._owed):
-            self._pay(name)
+        self._orders.pay()
 
     def check(self) -> None:
         """Whether all processes are well.
@@ -187,67 +178,16 @@ class Session:
         return np.concatenate([self.position(name) for name in self.config.action])
 
     def newest_s(self, features: Sequence[str] | None = None) -> float:
-        """When the newest step of `observe` would be, without looking at it.
-
-        Raises:
-            Stale: a stream's newest value is too old.
-            RobotError: no such feature is observed.
-        """
-        uses = self._uses(self._chosen(features))
-        newest_s = {
-            name: self.rings[use.ring].newest_s - use.latency_s for name, use in uses.items()
-        }
-        check_fresh(newest_s, uses, now_s=self.clock.now_s())
-        return anchor(newest_s)
+        """See `Eyes.newest_s`."""
+        return self._eyes.newest_s(features)
 
     def observe(self, n_obs_steps: int, features: Sequence[str] | None = None) -> Observation:
-        """What the robot observes now.
-
-        Args:
-            n_obs_steps: To, the newest of them as new as every stream allows.
-            features: to look at; None: all of the configuration.
-        Raises:
-            Stale: a stream's newest value is too old.
-            RobotError: no such feature is observed, or numbers that are not finite.
-        """
-        chosen = self._chosen(features)
-        uses = self._uses(chosen)
-        oldest_s = max(use.max_age_s for use in uses.values())
-        samples = {}
-        for name, latency_s in {use.ring: use.latency_s for use in uses.values()}.items():
-            needed = samples_needed(
-                self.parts.rates_hz[name],
-                n_obs_steps=n_obs_steps,
-                period_s=self.config.period_s,
-                max_age_s=oldest_s,
-            )
-            samples[name] = _since(self.last(name, needed), self._not_before_s + latency_s)
-        seen = observe(
-            samples,
-            uses,
-            now_s=self.clock.now_s(),
-            n_obs_steps=n_obs_steps,
-            period_s=self.config.period_s,
-        )
-        return as_features(seen, chosen)
-
-    def _chosen(self, features: Sequence[str] | None) -> dict[str, FeatureUse]:
-        if features is None:
-            return self._features
-        for name in features:
-            if name not in self._features:
-                raise RobotError(
-                    f"the robot does not observe {name}",
-                    hint=f"its configuration observes {', '.join(self._features)}",
-                )
-        return {name: self._features[name] for name in features}
-
-    def _uses(self, features: Mapping[str, FeatureUse]) -> dict[str, StreamUse]:
-        return stream_uses(self.config, features, self.streams)
+        """What the robot observes now, see `Eyes.observe`."""
+        return self._eyes.observe(n_obs_steps, features)
 
     def forget(self, before_s: float | None = None) -> None:
         """Observe nothing from before a time (None: now): another episode begins."""
-        self._not_before_s = self.clock.now_s() if before_s is None else before_s
+        self._eyes.forget(self.clock.now_s() if before_s is None else before_s)
 
     def send(self, plan: Plan) -> bool:
         """Move all that an action moves; False if a controller has no room for more.
@@ -267,18 +207,15 @@ class Session:
         self, actuator: str, times_s: np.ndarray, targets: np.ndarray, replace_from_s: float
     ) -> bool:
         """Move one actuator: targets float64 (K, D) at times; False if there was no room."""
-        self._number += 1
-        return self._put(actuator, Plan(self._number, times_s, targets, replace_from_s))
+        return self._orders.move(actuator, times_s, targets, replace_from_s)
 
     def hold(self) -> None:
         """Bring all actuators to rest; they stay there until `resume`."""
-        for name in self.parts.commands:
-            self._order(name, Order.HOLD)
+        self._orders.give(Order.HOLD)
 
     def resume(self) -> None:
         """Take plans again after `hold`."""
-        for name in self.parts.commands:
-            self._order(name, Order.RESUME)
+        self._orders.give(Order.RESUME)
 
     def stop(self) -> None:
         """The emergency stop: seen by every controller at its next tick, past any queue.
@@ -286,6 +223,11 @@ class Session:
         It lasts as long as the session does.
         """
         self.parts.board[STOP] = 1.0
+
+    @property
+    def full_queues(self) -> int:
+        """How often a controller had no room for what it was told."""
+        return self._orders.full
 
     @property
     def stopped(self) -> bool:
@@ -318,10 +260,7 @@ class Session:
         self.hold()
         self.resume()
         board, queues = self.parts.board, self.parts.commands
-        self._wait(
-            lambda: not self._owed and not any(one.waiting for one in queues.values()),
-            "the controllers took no orders",
-        )
+        self._wait(lambda: self._orders.are_taken, "the controllers took no orders")
         ticks = {name: board[f"{name}.ticks"] + 2 for name in queues}  # by then it is told
         self._wait(
             lambda: all(
@@ -353,37 +292,6 @@ class Session:
         """Streams that give something by themselves."""
         return [*self.parts.commands, *self.config.cameras]
 
-    def _order(self, actuator: str, order: Order) -> None:
-        """Unlike a plan, an order is not lost where there is no room: it is owed."""
-        owed = [] if order is Order.HOLD else self._owed.get(actuator, [])
-        self._owed[actuator] = owed if order in owed else [*owed, order]
-        if not self._pay(actuator):
-            self._full(actuator, "it is told as soon as there is room")
-
-    def _pay(self, actuator: str) -> bool:
-        """Send the orders that are owed as far as there is room; whether that was all."""
-        queue, owed = self.parts.commands[actuator], self._owed.pop(actuator, [])
-        while owed and queue.waiting < queue.spec.capacity:
-            queue.put(pack(owed.pop(0), self.parts.spaces[actuator].size))
-        if owed:
-            self._owed[actuator] = owed
-        return not owed
-
-    def _put(self, actuator: str, plan: Plan) -> bool:
-        if self._pay(actuator):
-            try:
-                queue = self.parts.commands[actuator]
-                queue.put(pack(plan, self.parts.spaces[actuator].size))
-                return True
-            except QueueFull:
-                pass
-        self._full(actuator, "the plan is thrown away")
-        return False
-
-    def _full(self, actuator: str, what: str) -> None:
-        self.full_queues += 1
-        log.warning("the controller of %s takes no commands: %s", actuator, what)
-
     def _wait(self, done: Callable[[], bool], otherwise: str) -> None:
         until_s = self.clock.now_s() + _FIRST_S
         while not done():
@@ -404,17 +312,3 @@ class Session:
         while silent:
             self._wait(lambda: self.rings[silent[0]].count > 0, f"{silent[0]} gave nothing")
             silent.pop(0)
-
-
-def _since(samples: Samples, time_s: float) -> Samples:
-    """Those from a time on, or the newest if there is none."""
-    if not len(samples) or samples.times_s[0] >= time_s:
-        return samples
-    first = min(int(np.searchsorted(samples.times_s, time_s)), len(samples) - 1)
-    return Samples(
-        samples.numbers[first:],
-        samples.times_s[first:],
-        samples.put_s[first:],
-        {name: values[first:] for name, values in samples.values.items()},
-        samples.lost,
-    )
