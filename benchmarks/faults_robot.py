@@ -10,6 +10,7 @@ goes back. Another role is a policy server over the same stand-in.
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -212,6 +213,7 @@ class _Made:
     session: Session
     inference: Any
     driver: PolicyDriver
+    asked_before: int = 0  # of drivers before this one
     board: Board | None = None
     recorder: Any = None
     view: Any = None
@@ -285,6 +287,7 @@ def _episodes(connection: Connection, made: _Made, setup: Setup) -> None:
 
 def _new_driver(made: _Made, crew: Crew, late: str) -> None:
     how = with_options(made.session.config.inference, late=late)
+    made.asked_before += made.driver.told.asked
     made.driver = crew.policy = PolicyDriver(made.session, made.inference, how)
 
 
@@ -294,7 +297,7 @@ def _status(made: _Made) -> Status:
     local = isinstance(made.inference, LocalInference)
     return Status(
         drives=made.driver.running,
-        asked=told.asked,
+        asked=made.asked_before + told.asked,
         stale=told.stale,
         full=made.session.full_queues,
         restamped=int(restamped),
@@ -346,6 +349,8 @@ def server(connection: Connection, port: int, folder: str) -> None:
 def main() -> None:
     """Connect to who started this, and be what it says."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(message)s")
+    # A shell that starts this in the background has it ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Client(f"\0{sys.argv[2]}", family="AF_UNIX") as given:
         {"robot": robot, "server": server}[sys.argv[1]](given, *given.recv())
 
