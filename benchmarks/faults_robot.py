@@ -213,11 +213,11 @@ class _Made:
     session: Session
     inference: Any
     driver: PolicyDriver
-    asked_before: int = 0  # of drivers before this one
     board: Board | None = None
     recorder: Any = None
     view: Any = None
     outcomes: list[Outcome] = field(default_factory=list)
+    asked_before: int = 0  # of drivers before this one
 
 
 def _run(connection: Connection, setup: Setup) -> None:
