@@ -88,7 +88,7 @@ def test_record_by_itself_makes_a_dataset_that_passes_the_doctor(tmp_path: Path)
     to = tmp_path / "D"
     ended = called("record", "--robot", "pusht", "--by-itself", "--episodes", "1", "--to", str(to),
                    "--episode-s", "5", "--no-view")  # fmt: skip
-    assert f"{to}: 1 episodes" in ended.stdout
+    assert f"{to}: 1 episode," in ended.stdout
     assert "episode 0 (seed 0): time after 5." in ended.stderr
     dataset = open_dataset(to)
     assert dataset.fps == 10 and 10 <= dataset.n_frames <= 51
@@ -169,8 +169,8 @@ def test_what_is_wrong_is_said_before_the_robot_is_on(
     rollout = ("rollout", policy, "--device", "cpu", "--robot")
     text = refused(*rollout, "pushed")
     assert "there is no robot 'pushed'" in text and "did you mean `pusht`?" in text
-    assert "one policy is needed" in refused("rollout", "--robot", "pusht")
-    assert "one policy is needed" in refused(*rollout, "pusht", "--server", "ws://127.0.0.1:1")
+    assert "no policy is named" in refused("rollout", "--robot", "pusht")
+    assert "two policies are named" in refused(*rollout, "pusht", "--server", "ws://127.0.0.1:1")
     assert "nowhere" in refused("rollout", str(tmp_path / "nowhere"), "--robot", "pusht")
     text = refused(*rollout, "pusht", "--late", "maybe")
     assert "`late`" in text and "extend" in text

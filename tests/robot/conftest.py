@@ -1,7 +1,8 @@
-"""Every test here ends with no process and no shared memory of its own left."""
+"""Every test here begins with all signals heard, and ends with no process and no memory left."""
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,3 +14,19 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     assert multiprocessing.active_children() == []
     assert sorted(Path("/dev/shm").glob(f"dphub-{os.getpid()}-*")) == []
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heard() -> Iterator[None]:
+    """What a shell has ignored for a program in the background, programs of tests would ignore."""
+    heard = {signal.SIGINT: signal.default_int_handler}
+    ignored = [
+        one
+        for one in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+        if signal.getsignal(one) is signal.SIG_IGN
+    ]
+    for one in ignored:
+        signal.signal(one, heard.get(one, signal.SIG_DFL))
+    yield
+    for one in ignored:
+        signal.signal(one, signal.SIG_IGN)

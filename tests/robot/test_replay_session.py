@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from session_help import on, sent_of, without_cameras
+from session_help import on, sent_of, wait_until, without_cameras
 
 from dp_hub.envs.pusht.demonstration import demonstrate
 from dp_hub.errors import ConfigError, DataError
@@ -52,7 +52,7 @@ def test_actions_are_sent_as_they_were_recorded_at_the_speed_that_is_wanted() ->
         starts_s = [times_s[(targets == one).all(axis=1)][0] for one in recorded.actions[1:]]
         assert np.median(np.diff(starts_s)) == pytest.approx(0.2, abs=0.03)
         assert done.done and done.off_mean < done.off_most
-        assert session.state_of("arm") == "holding"
+        wait_until(session, lambda: session.state_of("arm") == "holding")
 
 
 def test_quit_and_the_emergency_stop_end_it_on_the_way() -> None:

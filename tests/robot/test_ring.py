@@ -266,7 +266,8 @@ def writing(spec: RingSpec, **options: object) -> Iterator[Worker[Writing]]:
     worker = Worker("writer", write, Writing(spec, **options))  # type: ignore[arg-type]
     worker.start()
     try:
-        worker.wait_ready(20)
+        if "die_at" not in options:  # it may be dead before it has said so
+            worker.wait_ready(20)
         yield worker
     finally:
         worker.stop()
