@@ -84,7 +84,7 @@ class PlayedRobot:
     def sources(self) -> list[StreamSource]:
         return [
             StreamSource("arm", self.arm, self.arm.spec.fields, STATE_HZ),
-            StreamSource("arm_sent", self.sent, self.sent.spec.fields, STATE_HZ),
+            StreamSource("arm_sent", self.sent, self.sent.spec.fields, STATE_HZ, has_before=False),
             StreamSource("top", self.camera, self.camera.spec.fields, CAMERA_HZ),
         ]
 

@@ -116,6 +116,26 @@ def test_frames_that_are_farther_from_their_values_are_counted_and_told(tmp_path
     assert open_dataset(tmp_path / "D").n_frames == 30
 
 
+def test_what_was_sent_before_an_episode_is_no_action_of_it(tmp_path: Path) -> None:
+    demo = made_up(9, length=20)
+    with robot(demo) as played:
+        recorder = recorder_for(played, tmp_path / "D")
+        original = played.sent.put
+
+        def rests(time_s: float, values: dict[str, np.ndarray]) -> None:
+            if not 0.5 <= time_s < 1.0:  # the arm had held, and is moved half a second later
+                original(time_s, values)
+
+        played.sent.put = rests  # type: ignore[assignment]
+        record(recorder, played, demo, start_s=0.5)
+        recorder.close()
+    dataset = open_dataset(tmp_path / "D")
+    [metadata] = dataset.episodes.metadata
+    assert dataset.n_frames in (15, 16) and metadata["missing_frames"] == 20 - dataset.n_frames
+    assert "off_grid" not in metadata
+    np.testing.assert_array_equal(dataset.column("action")[0], demo.action[5])
+
+
 def test_frames_without_a_stream_are_counted_as_missing(tmp_path: Path) -> None:
     demo = made_up(8, length=20)
     with robot(demo) as played:

@@ -93,7 +93,13 @@ def _recorder_of(job: RecorderJob) -> "Recorder":
 
     warm_up()
     sources = [
-        StreamSource(name, Ring.attach(spec), spec.fields, job.rates_hz[name])
+        StreamSource(
+            name,
+            Ring.attach(spec),
+            spec.fields,
+            job.rates_hz[name],
+            has_before=name not in job.sent,
+        )
         for name, spec in job.rings.items()
     ]
     raw = RawFolder(job.raw, keep=job.keep_raw)

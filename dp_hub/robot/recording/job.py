@@ -19,6 +19,7 @@ class RecorderJob:
     Args:
         rings: of the streams, by name.
         rates_hz: how often samples come, by stream.
+        sent: streams of what was sent: of these nothing from before an episode counts.
         mapping: `MappingConfig` as plain values, by its file's words.
         to: the dataset.
         raw: folder of the raw streams.
@@ -31,6 +32,7 @@ class RecorderJob:
     mapping: Mapping[str, Any]
     to: Path
     raw: Path
+    sent: frozenset[str] = frozenset()
     keep_raw: bool = True
     source: Mapping[str, Any] = field(default_factory=dict)
     images: "ImageMode" = "auto"

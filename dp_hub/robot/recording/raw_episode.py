@@ -173,6 +173,7 @@ class _Taker:
 
     def __init__(self, source: StreamSource, folder: Path, start_s: float) -> None:
         self.name, self._ring, self._start_s = source.name, source.ring, start_s
+        self._has_before = source.has_before
         picture = source.picture
         self._picture = picture.name if picture else None
         columns = [] if picture else [column_of(one) for one in source.fields]
@@ -203,6 +204,8 @@ class _Taker:
                 self._missed += int(samples.lost)
         else:
             self._missed += int(samples.lost)
+        if not self._has_before:
+            first = int(np.searchsorted(times_s, self._start_s))
         self._next = int(samples.numbers[-1]) + 1
         if until_s is not None:
             after = np.flatnonzero(times_s >= until_s)

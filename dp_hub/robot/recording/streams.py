@@ -54,12 +54,15 @@ class StreamSource:
         fields: of the ring. Where one of them holds pictures, uint8 ``(H, W, 3)``, the stream is a
             camera and the others are not recorded.
         rate_hz: how often samples come, about.
+        has_before: whether samples from before an episode say something of it, as readings do; what
+            was sent to an arm belonged to whatever moved it then.
     """
 
     name: str
     ring: RingLike
     fields: Sequence[Field]
     rate_hz: float
+    has_before: bool = True
 
     @property
     def picture(self) -> Field | None:

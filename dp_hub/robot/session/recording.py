@@ -47,6 +47,7 @@ def recorder_job(
         rates_hz={names[name]: hz for name, hz in session.parts.rates_hz.items()},
         mapping=mapping.model_dump(mode="json", exclude_defaults=True, by_alias=True),
         to=to,
+        sent=frozenset(names[f"{name}.sent"] for name in config.actuators),
         raw=beside if raw in (None, NO_RAW) else Path(raw),
         keep_raw=raw != NO_RAW,
         source=dict(source),
