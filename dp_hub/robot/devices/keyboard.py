@@ -61,7 +61,8 @@ class Keyboard:
 
         try:
             pygame.display.init()
-            if pygame.display.get_driver() == "dummy" and not os.environ.get("SDL_VIDEODRIVER"):
+            unseen = pygame.display.get_driver() in ("dummy", "offscreen")
+            if unseen and not os.environ.get("SDL_VIDEODRIVER"):
                 raise pygame.error("SDL has found no display to open a window on")
             if pygame.display.get_surface() is None:
                 pygame.display.set_mode((420, 120))
