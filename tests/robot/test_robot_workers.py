@@ -187,6 +187,7 @@ def facts(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
 def test_a_worker_is_run_as_any_process_if_nothing_is_asked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # a worker is as its parent is
     with started(mains.tells_of_itself, False) as worker:
         worker.wait_ready(20)
     assert facts(caplog) == {
