@@ -34,7 +34,7 @@ def record(
         None, "--view/--no-view", help="A window with all cameras. Default: with a display."
     ),
     overlay: str | None = typer.Option(
-        None, help="Lay an episode's first frame over the view: DATASET or DATASET:NUMBER."
+        None, help="Lay an episode's first frame over the view: DATASET or DATASET#NUMBER."
     ),
     keys: Path | None = typer.Option(
         None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."

@@ -22,7 +22,7 @@ class Person:
         config: of the robot.
         keys: a file of keys to press; None: the terminal's, if there is one.
         view: show a window with all cameras; None: where there is a display.
-        overlay: an episode's first frame to lay over it, DATASET or DATASET:NUMBER.
+        overlay: an episode's first frame to lay over it, DATASET or DATASET#NUMBER.
         needed: there have to be keys.
     Raises:
         ConfigError: the file of keys is none, or there is nothing to lay a frame over.
@@ -109,7 +109,7 @@ def references(config: "RobotConfig", overlay: str) -> "dict[str, np.ndarray]":
     from dp_hub.robot.config import PictureFeature
     from dp_hub.robot.view.live import first_frame
 
-    name, _, number = overlay.rpartition(":")
+    name, _, number = overlay.rpartition("#")
     if not name or not number.removeprefix("-").isdigit():
         name, number = overlay, "0"
     pictures = first_frame(name, int(number))
