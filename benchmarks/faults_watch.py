@@ -74,8 +74,9 @@ class Marked:
 
     def errors(self) -> str:
         """The end of what it wrote to stderr."""
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace")[-3000:]
+        # Without moving the place in the file, which is also the child's.
+        file = self._errors.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")[-3000:]
 
     def pids(self) -> set[int]:
         """All processes of it that live, itself and the descendants of its descendants."""
