@@ -180,14 +180,7 @@ def loaded(robot: str) -> "RobotConfig":
 
 def while_loading(session: "Session", inference: Any) -> None:
     """Wait for the policy; the robot is on and rests meanwhile. Raises RobotError: too long."""
-    from dp_hub.errors import RobotError
     from dp_hub.robot.inference.local import READY_WITHIN_S
 
     say("the policy is being loaded")
-    until_s = session.clock.now_s() + READY_WITHIN_S
-    while not inference.ready:
-        session.beat()
-        session.check()
-        if session.clock.now_s() > until_s:
-            raise RobotError(f"the policy was not ready within {READY_WITHIN_S:g} s")
-        session.clock.sleep_until(session.clock.now_s() + 0.02)
+    session.wait_until(lambda: inference.ready, "the policy was not ready", within_s=READY_WITHIN_S)

@@ -77,13 +77,12 @@ def _numbers(session: Session, term: str) -> Numbers:
     given = session.streams[stream]
     if len(given.shape) != 1:
         raise ConfigError(f"`{stream}` is no list of numbers: {list(given.shape)}")
-    turned = [i for i in range(given.shape[0] - 2) if given.names[i : i + 3] == ("rx", "ry", "rz")]
     actuator = session.config.actuators[device]
     return Numbers(
         f"{device}/{field}",
         actuator.state_latency_s,
         size=given.shape[0],
-        rotation_at=turned[0] if turned and not at else None,
+        rotation_at=None if at else given.rotation_at,
         at=at,
         method=None if actuator.interpolate else "nearest",
     )

@@ -253,16 +253,16 @@ class Session:
         self._rest()
         began_s = self.world.reset(seed, state)
         self.forget(began_s)
-        self._wait(lambda: self._all_newer(began_s), "nothing was measured")
+        self.wait_until(lambda: self._all_newer(began_s), "nothing was measured")
 
     def _rest(self) -> None:
         """Throw all plans away, and wait until nothing moves: targets of a braking arm count."""
         self.hold()
         self.resume()
         board, queues = self.parts.board, self.parts.commands
-        self._wait(lambda: self._orders.are_taken, "the controllers took no orders")
+        self.wait_until(lambda: self._orders.are_taken, "the controllers took no orders")
         ticks = {name: board[f"{name}.ticks"] + 2 for name in queues}  # by then it is told
-        self._wait(
+        self.wait_until(
             lambda: all(
                 self.state_of(name) == "idle" and board[f"{name}.ticks"] >= tick
                 for name, tick in ticks.items()
@@ -292,13 +292,16 @@ class Session:
         """Streams that give something by themselves."""
         return [*self.parts.commands, *self.config.cameras]
 
-    def _wait(self, done: Callable[[], bool], otherwise: str) -> None:
-        until_s = self.clock.now_s() + _FIRST_S
+    def wait_until(
+        self, done: Callable[[], bool], otherwise: str, *, within_s: float = _FIRST_S
+    ) -> None:
+        """Wait, and keep the robot alive meanwhile. Raises RobotError, ``otherwise``: too long."""
+        until_s = self.clock.now_s() + within_s
         while not done():
             self.beat()
             self.check()
             if self.clock.now_s() > until_s:
-                raise RobotError(f"{otherwise} within {_FIRST_S:g} s")
+                raise RobotError(f"{otherwise} within {within_s:g} s")
             self.clock.sleep_until(self.clock.now_s() + _POLL_S)
 
     def _wait_for_workers(self) -> None:
@@ -310,5 +313,5 @@ class Session:
     def _wait_for_samples(self) -> None:
         silent = [name for name in self._measuring if not self.rings[name].count]
         while silent:
-            self._wait(lambda: self.rings[silent[0]].count > 0, f"{silent[0]} gave nothing")
+            self.wait_until(lambda: self.rings[silent[0]].count > 0, f"{silent[0]} gave nothing")
             silent.pop(0)

@@ -55,7 +55,4 @@ def _between(field: Field) -> tuple[Method, int | None]:
     """How readings of a field are interpolated: rotation vectors are known by their names."""
     if field.dtype not in ("float32", "float64"):
         return "nearest", None
-    for first in range(len(field.names) - 2):
-        if field.names[first : first + 3] == ("rx", "ry", "rz"):
-            return "slerp", first
-    return "linear", None
+    return "linear" if field.rotation_at is None else "slerp", field.rotation_at
