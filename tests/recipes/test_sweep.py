@@ -12,6 +12,7 @@ import pytest
 from dp_hub_recipes.sweep import places
 
 from dp_hub.dataset.convert import convert
+from dp_hub.training.checkpoints import list_checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = [sys.executable, str(ROOT / "recipes/sweep.py"), str(ROOT / "recipes/configs/debug.yaml")]
@@ -43,7 +44,8 @@ def steps(run: Path) -> list[int]:
 def test_seeds_train_stop_together_and_continue(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("--seeds", 1, 2, "--jobs", 2, "--", "--dataset", dataset, "--out_dir", out)
-    running = start(*words, "--steps", 1_000_000, "--log_every", 1)
+    words += ("--save_every", 0, "--log_every", 1)  # the only checkpoint is the one of stopping
+    running = start(*words, "--steps", 1_000_000)
     runs = [out / "seed_1", out / "seed_2"]
     deadline = time.monotonic() + 120
     while not all((run / "metrics.jsonl").exists() for run in runs):
@@ -54,11 +56,11 @@ def test_seeds_train_stop_together_and_continue(dataset: Path, tmp_path: Path) -
     assert running.returncode == 130 and stdout == "", stderr
     assert "seed 1: stopping" in stderr and "the same command continues" in stderr
     stopped = [max(steps(run)) for run in runs]
-    for run in runs:
-        assert len(list((run / "checkpoints").iterdir())) == 1
+    for run, step in zip(runs, stopped, strict=True):
+        assert list_checkpoints(run / "checkpoints") == [step]
         assert not (run / "policy").exists()
 
-    running = start(*words, "--steps", max(stopped) + 3, "--log_every", 1)
+    running = start(*words, "--steps", max(stopped) + 3)
     stdout, stderr = running.communicate(timeout=300)
     assert running.returncode == 0, stderr
     assert stdout == f"dp-hub runs {out}\n"
