@@ -1,6 +1,8 @@
 """The UR driver and the real ur_rtde against a stand-in that speaks the controller's protocols."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -276,6 +278,36 @@ def test_an_address_without_a_robot_is_told_soon():
     with pytest.raises(RobotError, match=r"no UR arm at 127\.0\.0\.99: its dashboard port 29999"):
         UrArm(host="127.0.0.99", connect_s=1).open()
     assert time.monotonic() - begin_s < 5
+
+
+ON_A_REAL_TIME_KERNEL = """
+mount -t tmpfs none /sys/kernel && echo 1 > /sys/kernel/realtime || exit 77
+exec "$@"
+"""
+TELL_PRIORITIES = """
+import os, sys
+from pathlib import Path
+from dp_hub.robot.devices.ur import UrArm
+arm = UrArm(host=sys.argv[1])
+arm.open()
+for task in Path("/proc/self/task").iterdir():
+    print("priority", (task / "stat").read_text().rpartition(")")[2].split()[37])
+arm.close()
+"""
+
+
+def test_threads_of_ur_rtde_are_run_as_the_process_is_on_a_real_time_kernel_too(robot):
+    kernel = ["unshare", "--mount", "sh", "-c", ON_A_REAL_TIME_KERNEL, "sh"]
+    tell = [sys.executable, "-c", TELL_PRIORITIES, robot.host]
+    try:
+        done = subprocess.run([*kernel, *tell], capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare, which shows a process another kernel")
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
+        pytest.skip(f"this user may not show a process another kernel: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    priorities = [line for line in done.stdout.splitlines() if line.startswith("priority")]
+    assert len(priorities) >= 4 and set(priorities) == {"priority 0"}
 
 
 @pytest.mark.parametrize("options", [{"gain": 50}, {"lookahead_s": 1.0}, {"rate_hz": 1000}])

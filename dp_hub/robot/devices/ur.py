@@ -31,6 +31,8 @@ _PORTS = {29999: "dashboard", 30003: "script", 30004: "RTDE"}
 _VARIABLES = ["timestamp", "actual_q", "actual_qd", "actual_TCP_pose", "actual_TCP_speed"]
 _VARIABLES += ["actual_TCP_force", "robot_mode", "safety_mode", "runtime_state"]
 _VARIABLES += ["robot_status_bits", "safety_status_bits"]
+_AS_THEIR_PROCESS = -1
+"""On a real-time kernel ur_rtde runs the thread that opens it at SCHED_FIFO 90, if not told so."""
 _STOP_S = 0.25
 """A stop that is not confirmed by then is told to the dashboard too."""
 
@@ -104,9 +106,11 @@ class UrArm:
         self._heard_s, self._stamp_s, self._stopped = time.monotonic(), float("nan"), False
         self._was_lost = self._told_dashboard = False
         try:
-            self._receive = receiving(self._host, self._rate_hz, _VARIABLES)
+            self._receive = receiving(
+                self._host, self._rate_hz, _VARIABLES, rt_priority=_AS_THEIR_PROCESS
+            )
             self._check_ready()
-            self._rtde = controlling(self._host, self._rate_hz)
+            self._rtde = controlling(self._host, self._rate_hz, rt_priority=_AS_THEIR_PROCESS)
             self._set_tool()
         except (RuntimeError, ValueError) as error:
             self.close()
