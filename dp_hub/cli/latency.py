@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dp_hub.cli.robots import loaded, policy_of, robot_option, say, scheduling
+from dp_hub.cli.robot_options import Certificate, Realtime, Robot, Server, TokenFile
+from dp_hub.cli.robots import loaded, policy_of, say, scheduling
 from dp_hub.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,17 +20,13 @@ if TYPE_CHECKING:
 
 
 def latency(
-    robot: str = robot_option(),
+    robot: Robot,
     policy: str | None = typer.Option(
         None, help="Ask this policy, too: a folder, or a Hub name user/name[@revision]."
     ),
-    server: str | None = typer.Option(
-        None, help="Ask a policy on another machine, ws://HOST:PORT of `dp-hub serve-policy`."
-    ),
-    token_file: Path | None = typer.Option(
-        None, help="Holds the server's token. Default: $DP_HUB_POLICY_TOKEN."
-    ),
-    certificate: Path | None = typer.Option(None, help="The server's, for wss://."),
+    server: Server = None,
+    token_file: TokenFile = None,
+    certificate: Certificate = None,
     still: bool = typer.Option(
         False, "--still", help="Move nothing: only how streams come, and the policy."
     ),
@@ -58,11 +55,7 @@ def latency(
         None, help="Write a copy of the configuration with them to this new file instead."
     ),
     yes: bool = typer.Option(False, "--yes", help="Do not ask before a real robot moves."),
-    realtime: bool | None = typer.Option(
-        None,
-        "--realtime/--no-realtime",
-        help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
-    ),
+    realtime: Realtime = None,
     device: str = typer.Option("auto", help="cpu, cuda, mps; auto takes the best there is."),
     steps: int | None = typer.Option(None, min=1, help="Sampling steps per prediction."),
     scheduler: str | None = typer.Option(

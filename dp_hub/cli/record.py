@@ -4,7 +4,16 @@ from pathlib import Path
 
 import typer
 
-from dp_hub.cli.robots import ROBOT_HELP
+from dp_hub.cli.robot_options import (
+    ROBOT_HELP,
+    DryRun,
+    EpisodeS,
+    Keys,
+    Overlay,
+    Raw,
+    Realtime,
+    View,
+)
 
 app = typer.Typer()  # its help is that of `record`
 
@@ -14,31 +23,19 @@ def record(
     context: typer.Context,
     robot: str | None = typer.Option(None, help=ROBOT_HELP),
     to: Path | None = typer.Option(None, help="The dataset, made or continued."),
-    raw: str | None = typer.Option(
-        None, help="Where raw streams go; `none` keeps none. Default: beside the dataset."
-    ),
+    raw: Raw = None,
     task: str | None = typer.Option(None, help="What is done. Default: the configuration's."),
     episodes: int | None = typer.Option(None, min=1, help="How many. Default: until you quit."),
     seed: int = typer.Option(0, min=0, help="Of the first simulated start state."),
-    episode_s: float | None = typer.Option(None, min=0.1, help="The longest episode, seconds."),
+    episode_s: EpisodeS = None,
     by_itself: bool = typer.Option(
         False, "--by-itself", help="In simulation, begin every episode without a key."
     ),
-    realtime: bool | None = typer.Option(
-        None,
-        "--realtime/--no-realtime",
-        help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
-    ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
-    view: bool | None = typer.Option(
-        None, "--view/--no-view", help="A window with all cameras. Default: with a display."
-    ),
-    overlay: str | None = typer.Option(
-        None, help="Lay an episode's first frame over the view: DATASET or DATASET#NUMBER."
-    ),
-    keys: Path | None = typer.Option(
-        None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
-    ),
+    realtime: Realtime = None,
+    dry_run: DryRun = False,
+    view: View = None,
+    overlay: Overlay = None,
+    keys: Keys = None,
 ) -> None:
     """Record demonstrations of a robot (--robot), or of PushT by mouse (`dp-hub record pusht`).
 

@@ -1,26 +1,21 @@
 """``dp-hub replay``."""
 
-from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from dp_hub.cli.robots import loaded, robot_option, say, scheduling
+from dp_hub.cli.robot_options import DryRun, Keys, Realtime, Robot
+from dp_hub.cli.robots import loaded, say, scheduling
 
 
 def replay(
-    dataset: str = typer.Argument(..., help="A dataset folder, or user/name[@revision]."),
-    robot: str = robot_option(),
+    dataset: Annotated[str, typer.Argument(help="A dataset folder, or user/name[@revision].")],
+    robot: Robot,
     episode: int = typer.Option(0, min=0, help="Which one."),
     speed: float = typer.Option(1.0, min=0.05, max=1.0, help="Of the recorded speed, up to 1."),
-    realtime: bool | None = typer.Option(
-        None,
-        "--realtime/--no-realtime",
-        help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
-    ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
-    keys: Path | None = typer.Option(
-        None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
-    ),
+    realtime: Realtime = None,
+    dry_run: DryRun = False,
+    keys: Keys = None,
 ) -> None:
     """Carry out a recorded episode's actions on a robot.
 

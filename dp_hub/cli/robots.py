@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     from dp_hub.robot.config import RobotConfig
     from dp_hub.robot.inference.protocol import Inference
@@ -16,10 +14,6 @@ if TYPE_CHECKING:
     from dp_hub.robot.session.session import Session
     from dp_hub.robot.worker import Scheduling
 
-ROBOT_HELP = (
-    "The robot's configuration: a YAML file, or one that comes with dp_hub: pusht or mujoco_arm, "
-    "which are simulated, or ur5, to be copied and edited."
-)
 _PRIORITY = 50
 
 
@@ -164,11 +158,6 @@ def print_outcomes(title: str, outcomes: "list[Outcome]") -> dict[str, Any]:
     table.add_row("mean time", f"{sum(o.lasted_s for o in outcomes) / len(outcomes):.1f} s", "")
     Console().print(table)
     return told
-
-
-def robot_option() -> Any:
-    """``--robot``."""
-    return typer.Option(..., help=ROBOT_HELP)
 
 
 def loaded(robot: str) -> "RobotConfig":

@@ -6,13 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dp_hub.cli.robot_options import (
+    Certificate,
+    DryRun,
+    EpisodeS,
+    Keys,
+    Overlay,
+    Raw,
+    Realtime,
+    Robot,
+    Server,
+    TokenFile,
+    View,
+)
 from dp_hub.cli.robots import (
     loaded,
     outcome_line,
     policy_of,
     print_outcomes,
     recorded,
-    robot_option,
     say,
     scheduling,
     while_loading,
@@ -26,28 +38,22 @@ if TYPE_CHECKING:
 
 
 def rollout(
+    robot: Robot,
     policy: str | None = typer.Argument(
         None, help="A policy folder, or a Hub name user/name[@revision]; none with --server."
     ),
-    robot: str = robot_option(),
-    server: str | None = typer.Option(
-        None, help="Ask a policy on another machine, ws://HOST:PORT of `dp-hub serve-policy`."
-    ),
-    token_file: Path | None = typer.Option(
-        None, help="Holds the server's token. Default: $DP_HUB_POLICY_TOKEN."
-    ),
-    certificate: Path | None = typer.Option(None, help="The server's, for wss://."),
+    server: Server = None,
+    token_file: TokenFile = None,
+    certificate: Certificate = None,
     record: Path | None = typer.Option(
         None, help="Record the episodes into this dataset, made or continued."
     ),
-    raw: str | None = typer.Option(
-        None, help="Where raw streams go; `none` keeps none. Default: beside the dataset."
-    ),
+    raw: Raw = None,
     episodes: int | None = typer.Option(
         None, min=1, help="How many. Default: one in simulation, on a robot until you quit."
     ),
     seed: int = typer.Option(100_000, min=0, help="Of the first simulated start state."),
-    episode_s: float | None = typer.Option(None, min=0.1, help="The longest episode, seconds."),
+    episode_s: EpisodeS = None,
     timing: str | None = typer.Option(
         None, help="observed (latency is compensated) or arrival; default: the configuration's."
     ),
@@ -71,21 +77,11 @@ def rollout(
     ),
     device: str = typer.Option("auto", help="cpu, cuda, mps; auto takes the best there is."),
     threads: int = typer.Option(1, min=1, help="Of the CPU for the policy."),
-    realtime: bool | None = typer.Option(
-        None,
-        "--realtime/--no-realtime",
-        help="Real-time scheduling where permitted. Default: on a robot, not in simulation.",
-    ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Everything but moving the arms."),
-    view: bool | None = typer.Option(
-        None, "--view/--no-view", help="A window with all cameras. Default: with a display."
-    ),
-    overlay: str | None = typer.Option(
-        None, help="Lay an episode's first frame over the view: DATASET or DATASET#NUMBER."
-    ),
-    keys: Path | None = typer.Option(
-        None, help="Press these keys: a file of lines `SECONDS KEY`. Default: the terminal's."
-    ),
+    realtime: Realtime = None,
+    dry_run: DryRun = False,
+    view: View = None,
+    overlay: Overlay = None,
+    keys: Keys = None,
     json: Path | None = typer.Option(None, help="Write outcomes and settings to this file."),
 ) -> None:
     """Drive a robot with a policy, in real time.

@@ -54,7 +54,7 @@ class RecorderProcess:
 
     @property
     def state(self) -> RecorderState:
-        """What it was doing a moment ago; `saving` counts orders it has not seen yet too."""
+        """What it was doing a moment ago; orders that were sent since may not be in it."""
         self._listen()
         return self._state
 

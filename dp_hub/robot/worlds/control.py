@@ -13,7 +13,7 @@ from dp_hub.robot.fields import Field
 from dp_hub.robot.worlds.ports import Ports, QueuePort
 from dp_hub.robot.worlds.world import CONTROL, TRUTH
 
-_KINDS = ("reset", "reset_to", "stall", "delay")
+_KINDS = ("reset", "reset_to", "stall")
 _CAPACITY = 32
 
 
@@ -23,7 +23,7 @@ class Request:
 
     Args:
         kind: ``reset`` from ``seed``; ``reset_to`` the ``state``; ``stall`` the cameras for
-            ``value`` seconds; ``delay`` targets by ``value`` seconds from now on.
+            ``value`` seconds.
     """
 
     kind: str
@@ -86,10 +86,6 @@ class WorldControl:
     def stall_cameras(self, seconds: float) -> None:
         """No camera shows anything for ``seconds``."""
         self.ask(Request("stall", value=seconds))
-
-    def delay_targets(self, by_s: float) -> None:
-        """Targets act ``by_s`` after they are sent, instead of the world's ``action_latency_s``."""
-        self.ask(Request("delay", value=by_s))
 
     def reset(
         self, seed: int | None = None, state: np.ndarray | None = None, *, timeout_s: float = 5.0

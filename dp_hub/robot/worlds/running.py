@@ -71,9 +71,6 @@ class Running:
         """Whether an episode began."""
         if request.kind == "stall":
             self._stalled_until_s = now_s + request.value
-        elif request.kind == "delay":
-            for targets in self._targets.values():
-                targets.latency_s = request.value
         else:
             self._begin(request, now_s)
         return request.kind in ("reset", "reset_to")
@@ -120,11 +117,11 @@ class Targets:
 
     Args:
         ring: they come by.
-        latency_s: see above; may be changed.
+        latency_s: see above.
     """
 
     def __init__(self, ring: Ring, latency_s: float) -> None:
-        self.latency_s = latency_s
+        self._latency_s = latency_s
         self._ring, self._next = ring, 0
         self._waiting: deque[tuple[float, np.ndarray]] = deque()
         self._now: np.ndarray | None = None
@@ -133,7 +130,7 @@ class Targets:
     def at(self, time_s: float) -> np.ndarray | None:
         """The target that acts at ``time_s``, float64 (D,); None before the first."""
         self._take()
-        while self._waiting and self._waiting[0][0] + self.latency_s <= time_s + SAME_S:
+        while self._waiting and self._waiting[0][0] + self._latency_s <= time_s + SAME_S:
             self._now = self._waiting.popleft()[1]
         return self._now
 
