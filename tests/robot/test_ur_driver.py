@@ -38,14 +38,14 @@ def threads() -> int:
     return len(os.listdir(f"/proc/{os.getpid()}/task"))
 
 
-def drive(arm: UrArm, path: np.ndarray) -> list[Reading]:
-    """Send a row every 8 ms, as a controller does, and read before each."""
+def drive(arm: UrArm, path: np.ndarray, period_s: float = PERIOD_S) -> list[Reading]:
+    """Send a row every period, as a controller does, and read before each."""
     readings = []
     start_s = time.monotonic()
     for number, target in enumerate(path):
         readings.append(arm.read())
         arm.send(target)
-        time.sleep(max(0.0, start_s + (number + 1) * PERIOD_S - time.monotonic()))
+        time.sleep(max(0.0, start_s + (number + 1) * period_s - time.monotonic()))
     return readings
 
 
@@ -90,6 +90,26 @@ def test_targets_at_125_hz_reach_the_robot_in_order_and_it_follows(robot, contro
     assert len(np.unique(numbers)) > 0.8 * n_targets
     np.testing.assert_allclose(last, path[-1], atol=1e-9)
     assert all(set(one.values) == {f.name for f in arm.fields} for one in readings)
+
+
+def test_an_e_series_is_driven_at_500_hz():
+    path = HOME + np.sin(np.linspace(0, np.pi / 2, 500))[:, None] * 0.05
+    with robot_at_a_free_address(rate_hz=500.0) as robot:
+        arm = arm_of(robot, control="joints", rate_hz=500)
+        arm.open()
+        try:
+            readings = drive(arm, path, 1 / 500)
+            time.sleep(0.2)
+            last = arm.read().values["position"]
+        finally:
+            arm.close()
+        servos = robot.see("servos")
+    assert {one.period_s for one in servos} == {0.002}
+    numbers = np.array([np.flatnonzero((path == one.target).all(1))[0] for one in servos])
+    assert (np.diff(numbers) >= 0).all() and numbers[-1] == len(path) - 1
+    np.testing.assert_allclose(last, path[-1], atol=1e-9)
+    # More than at 125 Hz, which a quarter would be, also where this process came late at times.
+    assert min(len(np.unique(numbers)), len({one.time_s for one in readings})) > len(path) / 3
 
 
 def test_readings_hold_both_joints_and_pose_and_are_told_in_monotonic_seconds(robot):
