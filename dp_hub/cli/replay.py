@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dp_hub.cli.robot_options import DryRun, Keys, Realtime, Robot
-from dp_hub.cli.robots import loaded, say, scheduling
+from dp_hub.cli.robots import fail_if, loaded, say, scheduling
 
 
 def replay(
@@ -36,4 +36,6 @@ def replay(
     ):
         say(keys_line(REPLAY))
         done = Replay(session, actions, speed=speed, keys=keyboard, say=say).run()
+        stopped = session.stopped
     print(done.line())
+    fail_if(stopped)

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from dp_hub.cli.robots import loaded, outcome_line, recorded, say, scheduling
+from dp_hub.cli.robots import fail_if, loaded, outcome_line, recorded, say, scheduling
 
 
 def record_robot(
@@ -60,3 +60,5 @@ def record_robot(
         )
         crew = Crew(keyboard, RECORD, hand=hand, recorder=recorder, say=say, view=window)
         Episodes(session, crew, wanted, on_end=lambda outcome: say(outcome_line(outcome))).run()
+        stopped = session.stopped
+    fail_if(stopped)

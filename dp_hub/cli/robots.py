@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from dp_hub.robot.config import RobotConfig
     from dp_hub.robot.inference.protocol import Inference
@@ -28,6 +30,12 @@ def scheduling(config: "RobotConfig", realtime: bool | None) -> "Scheduling | No
 
     wanted = not config.is_simulated if realtime is None else realtime
     return Scheduling(fifo=_PRIORITY) if wanted else None
+
+
+def fail_if(stopped: bool) -> None:
+    """End with status 1 after an emergency stop, so that nothing that was to follow follows."""
+    if stopped:
+        raise typer.Exit(1)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from dp_hub.cli.robot_options import (
     View,
 )
 from dp_hub.cli.robots import (
+    fail_if,
     loaded,
     outcome_line,
     policy_of,
@@ -161,6 +162,7 @@ def rollout(
         finally:
             say(driver.told.line())
         values = _values(session, driver, how, facts, outcomes)
+        stopped = session.stopped
     if outcomes:
         values["metrics"] = print_outcomes(
             f"{config.robot_type}, {len(outcomes)} episode{'s' * (len(outcomes) != 1)}", outcomes
@@ -169,6 +171,7 @@ def rollout(
         from dp_hub.rollout.files import write_json
 
         say(f"wrote {write_json(values, json)}")
+    fail_if(stopped)
 
 
 def _facts(inference: Any, config: Any) -> dict[str, Any]:

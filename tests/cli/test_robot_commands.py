@@ -129,9 +129,27 @@ def test_replay_carries_an_episode_out(recorded: Path, robot: str) -> None:
 def test_replay_can_be_stopped_by_a_key(recorded: Path, robot: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("0.3 esc  # at once\n")
-    ended = called("replay", str(recorded), "--robot", robot, "--keys", str(keys))
+    ended = run("replay", str(recorded), "--robot", robot, "--keys", str(keys))
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
     assert "stopped on the way" in ended.stdout
     assert "every arm was stopped" in ended.stderr
+
+
+def test_after_an_emergency_stop_all_is_saved_and_the_status_says_so(
+    policy: str, robot: str, tmp_path: Path
+) -> None:
+    to, keys, file = tmp_path / "R", tmp_path / "keys", tmp_path / "rollout.json"
+    keys.write_text("1.0 esc\n")
+    words = ("--robot", robot, "--keys", str(keys), *RAW)
+    shown = tmp_path / "D"
+    ended = run("record", "--to", str(shown), "--by-itself", *words)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    assert "every arm was stopped" in ended.stderr and f"{shown}: 1 episode" in ended.stdout
+    assert open_dataset(shown).n_episodes == 1
+    ended = run("rollout", policy, *words, "--record", str(to), "--json", str(file))
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    assert f"{to}: 1 episode" in ended.stdout and f"wrote {file}" in ended.stderr
+    assert [one["ended"] for one in json.loads(file.read_text())["episodes"]] == ["stopped"]
 
 
 def test_ctrl_c_ends_a_rollout_quietly_and_keeps_what_was_recorded(
