@@ -4,6 +4,7 @@
     python benchmarks/realtime.py plot DIR --image docs/images/latency.png
     python benchmarks/realtime.py jitter POLICY --out DIR [--minutes 10]
     python benchmarks/realtime.py record POLICY --out DIR [--episodes 20]
+    python benchmarks/realtime.py chunks POLICY --out DIR [--episodes 50] [--latency 200]
 
 POLICY is a folder or user/name[@revision]. ``score`` runs ``dp-hub rollout POLICY --robot pusht``,
 which is 10 actions a second, a controller of 100 Hz and a camera of 30 Hz in shared memory, over
@@ -15,7 +16,9 @@ SCHED_FIFO, where permitted, they do not disturb one another as long as there ar
 
 ``jitter`` drives episodes for the given minutes twice, with SCHED_FIFO and without, and tells how
 late the controller's ticks were. ``record`` records episodes, and tells how many frames are farther
-than half a period from the values that they hold.
+than half a period from the values that they hold. ``chunks`` drives the same seeds with every way
+in which a chunk can follow the one before while answers come late, and tells the score and how
+smooth the recorded actions are.
 """
 
 import argparse
@@ -24,12 +27,27 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
+from dp_hub import open_dataset
+from dp_hub.robot.config import find_robot
+
 SEED = 100_000
+CHUNKS = {
+    "replace": (),
+    "replace, asked ahead": ("--ahead", "auto"),
+    "blend, asked ahead": ("--ahead", "auto", "--merge", "blend"),
+    "ensemble, asked ahead": ("--ahead", "auto", "--merge", "ensemble"),
+    "inpaint": ("--chunking", "inpaint"),
+    "guidance": ("--chunking", "guidance"),
+}
+"""How a chunk follows the one before; `dp-hub rollout --help`."""
 TIMINGS = ("observed", "arrival")
 
 
@@ -73,9 +91,18 @@ def main() -> None:
     record.add_argument("policy")
     record.add_argument("--out", type=Path, required=True)
     record.add_argument("--episodes", type=int, default=20)
+    chunks = parts.add_parser("chunks")
+    chunks.add_argument("policy")
+    chunks.add_argument("--out", type=Path, required=True)
+    chunks.add_argument("--episodes", type=int, default=50)
+    chunks.add_argument("--latency", type=int, default=200, help="injected, ms")
+    chunks.add_argument("--at-once", type=int, default=3)
+    chunks.add_argument("--more", default="", help="further options of `dp-hub rollout`")
     args = parser.parse_args()
     if args.part == "score":
         run_scores(args)
+    elif args.part == "chunks":
+        run_chunks(args)
     elif args.part == "record":
         run_record(args)
     elif args.part == "plot":
@@ -91,22 +118,71 @@ def run_scores(args: argparse.Namespace) -> None:
     if not offline.exists():
         run(["dp-hub", "eval", args.policy, "--episodes", str(args.episodes), "--json", offline])
     settings = [Setting(ms, timing) for ms in args.latencies for timing in TIMINGS]
-    waiting = [one for one in settings if not (args.out / f"{one.name}.json").exists()]
-    running: dict[Setting, subprocess.Popen[bytes]] = {}
-    while waiting or running:
-        while waiting and len(running) < args.at_once:
-            one = waiting.pop(0)
-            command = one.command(args.policy, args.episodes, args.out, shlex.split(args.more))
-            print(shlex.join(command), flush=True)
-            with (args.out / f"{one.name}.log").open("wb") as log:
-                running[one] = subprocess.Popen(started(command), stdout=log, stderr=log)
-        for one, process in list(running.items()):
-            if process.poll() is not None:
-                del running[one]
-                if process.returncode:
-                    sys.exit(f"{one.name} failed: see {args.out / one.name}.log")
-        time.sleep(0.5)
+    more = shlex.split(args.more)
+    commands = {
+        one.name: one.command(args.policy, args.episodes, args.out, more) for one in settings
+    }
+    run_missing(commands, args.out, at_once=args.at_once)
     print(table(args.out))
+
+
+def run_missing(commands: Mapping[str, Sequence[str]], out: Path, *, at_once: int) -> None:
+    """Those whose NAME.json is not there yet, some at once, with a NAME.log each."""
+    waiting = [name for name in commands if not (out / f"{name}.json").exists()]
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            name = waiting.pop(0)
+            print(shlex.join(commands[name]), flush=True)
+            with (out / f"{name}.log").open("wb") as log:
+                running[name] = subprocess.Popen(started(commands[name]), stdout=log, stderr=log)
+        for name, process in list(running.items()):
+            if process.poll() is not None:
+                del running[name]
+                if process.returncode:
+                    sys.exit(f"{name} failed: see {out / name}.log")
+        time.sleep(0.5)
+
+
+def run_chunks(args: argparse.Namespace) -> None:
+    """Score and smoothness of every way in which chunks can follow one another, as Markdown."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    robot = args.out / "no_camera.yaml"
+    values = yaml.safe_load(find_robot("pusht").read_text()) | {"cameras": {}}
+    del values["observations"]["observation.image"]  # its frames would be encoded beside
+    robot.write_text(yaml.safe_dump(values))
+    shared = ["--robot", str(robot), "--episodes", str(args.episodes), "--seed", str(SEED)]
+    shared += ["--delay-ms", str(args.latency), "--raw", "none", "--no-view"]
+    names = {way: way.replace(", ", "_").replace(" ", "_") for way in CHUNKS}
+    commands = {
+        names[way]: [
+            *("dp-hub", "rollout", args.policy, *shared, *words, *shlex.split(args.more)),
+            *("--record", str(args.out / names[way])),
+            *("--json", str(args.out / f"{names[way]}.json")),
+        ]
+        for way, words in CHUNKS.items()
+    }
+    run_missing(commands, args.out, at_once=args.at_once)
+    print("| a chunk follows by | mean max reward | success | observation to motion | jump, px |")
+    print("|---|---|---|---|---|")
+    for way in CHUNKS:
+        result = json.loads((args.out / f"{names[way]}.json").read_text())
+        metrics, late = result["metrics"], result["driven"]["lateness"]
+        print(
+            f"| {way} | {told(metrics['mean_max_reward'])} | {told(metrics['success_rate'])} "
+            f"| {1000 * late['latency_sum_s'] / late['answers']:.0f} ms "
+            f"| {jump_px(args.out / names[way]):.2f} |"
+        )
+
+
+def jump_px(dataset: Path) -> float:
+    """Root mean square of how much the step from an action to the next one changes."""
+    recorded = open_dataset(dataset)
+    actions, squares = recorded.column("action"), []
+    for start, end in zip(recorded.episodes.starts, recorded.episodes.stops, strict=True):
+        change = np.diff(np.asarray(actions[start:end], np.float64), n=2, axis=0)
+        squares.append((change**2).sum(axis=1))
+    return float(np.sqrt(np.concatenate(squares).mean()))
 
 
 def run(command: Sequence[Any]) -> None:
@@ -228,8 +304,6 @@ def shares(late: Sequence[float]) -> dict[str, float]:
 
 def run_record(args: argparse.Namespace) -> None:
     """Record episodes both ways, and look how far frames are from their values."""
-    from dp_hub import open_dataset
-
     args.out.mkdir(parents=True, exist_ok=True)
     for option in ("--realtime", "--no-realtime"):
         to = args.out / f"recorded{option[1:]}"
