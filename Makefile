@@ -10,7 +10,8 @@ demo: $(VENV)/.installed
 	$(PY) recipes/demo.py
 
 test: $(VENV)/.installed-dev lint
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto -m "not alone"
+	$(PY) -m pytest -m alone
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

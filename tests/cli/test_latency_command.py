@@ -14,6 +14,8 @@ from dp_hub.robot.config import find_robot, load_robot
 from dp_hub.robot.latency.measuring import Planned
 from dp_hub.robot.latency.paths import Reach, steps, sweep
 
+pytestmark = pytest.mark.alone  # against the wall clock
+
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from dp_hub.cli.main import main; main()", "latency", *words]

@@ -23,6 +23,8 @@ from dp_hub.policies.diffusion import make_policy
 from dp_hub.policies.saving import save_policy
 from dp_hub.robot.config import find_robot
 
+pytestmark = pytest.mark.alone  # against the wall clock
+
 PROGRAM = [sys.executable, "-c", "from dp_hub.cli.main import main; main()"]
 RAW = ["--raw", "none"]
 

@@ -22,6 +22,8 @@ from dp_hub.policies.diffusion import make_policy
 from dp_hub.policies.saving import load_policy, save_policy
 from dp_hub.robot.inference.client import PolicyClient
 
+pytestmark = pytest.mark.alone  # against the wall clock
+
 PROGRAM = [sys.executable, "-c", "from dp_hub.cli.main import main; main()", "serve-policy"]
 
 

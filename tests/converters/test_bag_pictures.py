@@ -176,6 +176,7 @@ def test_pictures_that_cannot_be_read_are_told_by_number(tmp_path):
         values[:]
 
 
+@pytest.mark.alone
 def test_pictures_are_never_all_in_memory(tmp_path):
     frames = np.broadcast_to(
         np.arange(120, dtype=np.uint8)[:, None, None, None], (120, 600, 600, 3)

@@ -55,6 +55,7 @@ def test_pusht_is_as_it_was_measured_to_be(pusht):
     assert len(finding(short, "EPI-001").episodes) == 53
 
 
+@pytest.mark.alone
 def test_pusht_takes_little_time(pusht):
     """0.2 s on an idle core; the bound is for busy machines."""
     began = time.process_time()
@@ -98,6 +99,7 @@ def test_a_folder_that_is_no_dataset_is_no_traceback(shared_data):
     assert report.unchecked
 
 
+@pytest.mark.alone
 def test_memory_does_not_grow_with_the_rows(pusht, tmp_path):
     """Six times the frames in episodes of the same length: a little more for each episode."""
     import subprocess

@@ -264,6 +264,7 @@ with open("/proc/self/status") as status:
 """
 
 
+@pytest.mark.alone
 def test_five_times_the_episodes_take_the_same_memory(tmp_path):
     peaks = []
     for n_episodes in (600, 3000):

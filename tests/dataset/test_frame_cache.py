@@ -292,6 +292,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch):
     assert cache_root() == Path.home() / ".cache/dp_hub"
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc")
 def test_memory_stays_far_below_the_decoded_size(tmp_path):
     frames = np.zeros((1500, 96, 96, 3), np.uint8)
@@ -340,6 +341,7 @@ print(images.nbytes // 1000, max(resident()) - before, len(seen), len(damaged))
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc")
 def test_reading_windows_of_a_large_cache_takes_little_memory(tmp_path):
     number = np.arange(660)

@@ -499,6 +499,7 @@ def peak_bytes(process: subprocess.Popen[str]) -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc for the memory")
 def test_a_killed_server_has_kept_all_it_confirmed_and_large_files_never_fill_its_memory(
     tmp_path: Path,

@@ -15,6 +15,8 @@ from dp_hub.policies.diffusion import make_policy
 from dp_hub.policies.saving import save_policy
 from dp_hub.robot.config import find_robot
 
+pytestmark = pytest.mark.alone  # against the wall clock
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "run_robot.py"
 
 

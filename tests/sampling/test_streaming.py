@@ -416,6 +416,7 @@ def test_dataset_of_another_program_has_the_fingerprint_of_the_whole_one(
     assert dataset.files.fetched == []
 
 
+@pytest.mark.alone
 def test_no_more_than_two_pools_are_in_memory(pusht_webp):
     def alive():
         return sum(type(one) is streaming_module._Loaded for one in gc.get_objects())
