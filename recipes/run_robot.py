@@ -53,15 +53,14 @@ def run_episode(session: Session, policy: LocalInference, seed: int) -> str:
 
         if asked is None:
             try:
-                newest_s = session.newest_s(info.observed)
+                if pace.wants(session.newest_s(info.observed)):
+                    asked = session.observe(info.n_obs_steps, info.observed)
+                    policy.ask(asked.values, seed=seed * 1000 + questions)
+                    pace.asked(asked.anchor_s)
+                    questions += 1
             except Stale as stale:  # a camera stalls: hold; dp-hub rollout goes on when it is back
                 session.hold()
                 return f"stopped: {stale.message}"
-            if pace.wants(newest_s):
-                seen = session.observe(info.n_obs_steps, info.observed)
-                policy.ask(seen.values, seed=seed * 1000 + questions)
-                pace.asked(seen.anchor_s)
-                asked, questions = seen, questions + 1
 
         truth = session.world.truth() if session.world else {}
         if truth.get("over") or session.clock.now_s() - start_s > config.episode_s:

@@ -56,9 +56,9 @@ class Held:
     def _unlock(self) -> None:
         for lock in self._locks:
             if self._process == os.getpid():
-                # Not by closing alone: a forked process may have the file open as well.
-                fcntl.flock(lock, fcntl.LOCK_UN)
-            lock.close()
+                _let_go(lock)
+            else:
+                lock.close()
         self._locks.clear()
 
     def __del__(self) -> None:
@@ -168,7 +168,7 @@ class FileStore:
                     self._fetch_patiently(file, path)
                 # On to the shared lock, which may let another process in between: look again.
         except BaseException:
-            lock.close()
+            _let_go(lock)
             raise
 
     def _right(self, path: Path, file: Known) -> bool:
@@ -292,15 +292,17 @@ class FileStore:
         """Whether nobody held it, so that it is gone now."""
         announced = path.parent.parent == self._root / ".coming"
         name = path.parent.name if announced else self._lock_of(path).stem
-        with (self._root / ".locks" / f"{name}.lock").open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
+        lock = (self._root / ".locks" / f"{name}.lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if announced:
                 shutil.rmtree(path.parent, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        finally:
+            _let_go(lock)
         return True
 
     def _lock_of(self, path: Path) -> Path:
@@ -312,15 +314,24 @@ class FileStore:
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
-        with (self._root / ".locks" / name).open("ab") as lock:
+        lock = (self._root / ".locks" / name).open("ab")
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            _let_go(lock)
 
     def _unwritable(self, error: OSError) -> HubError:
         return HubError(
             f"cannot keep fetched files in {self._root}: {error}",
             hint="make room, or set DP_HUB_CACHE to a folder that can be written",
         )
+
+
+def _let_go(lock: IO[bytes]) -> None:
+    """Not by closing alone: a process that was forked meanwhile has the file open as well."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    lock.close()
 
 
 def _offline() -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from dp_hub.errors import HubError
 from dp_hub.hub import push
+from dp_hub.hub.background import in_background
 from dp_hub.hub.filestore import FileStore
 from dp_hub.hub.partial import pull_meta
 
@@ -79,6 +80,53 @@ def test_file_held_twice_stays_until_both_let_go(store):
     other.release()
     use(store, *NAMES[1:4])
     assert NAMES[0] not in there(store)
+
+
+@pytest.mark.parametrize("at", ["making room", "deleting", "a failed download"])
+def test_a_process_forked_while_a_lock_is_held_does_not_keep_it(found, tmp_path, monkeypatch, at):
+    store = new(found, tmp_path, 1.5)
+    use(store, NAMES[0])
+    forked = []
+
+    def fork(*_, **__):
+        if not forked:
+            ours, its = os.pipe()
+            forked.append((os.fork(), its))
+            if not forked[0][0]:
+                os.close(its)
+                os.read(ours, 1)  # until the test is over
+                os._exit(0)
+            os.close(ours)
+
+    where = {
+        "making room": (FileStore, "_stored"),
+        "deleting": (type(store.folder), "unlink"),
+        "a failed download": (FileStore, "_download"),
+    }[at]
+    before = getattr(*where)
+
+    def forking(*args, **options):
+        fork()
+        if at == "a failed download":
+            raise OSError("no space left")
+        return before(*args, **options)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, forking)
+            used = in_background(lambda: use(store, NAMES[1]))
+            if at == "a failed download":
+                with pytest.raises(HubError, match="no space left"):
+                    used.result(timeout=30)
+            else:
+                used.result(timeout=30)
+        assert forked
+        # The file that was deleted, or not fetched, too.
+        in_background(lambda: use(new(found, tmp_path, 1.5), *NAMES[:3])).result(timeout=30)
+    finally:
+        for pid, its in forked:
+            os.close(its)
+            os.waitpid(pid, 0)
 
 
 def test_threads_fetch_a_file_once(found, tmp_path):

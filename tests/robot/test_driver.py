@@ -13,6 +13,7 @@ from session_help import on, robot_of, sent_of, wait_until, without_cameras
 
 from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.config import InferenceConfig
+from dp_hub.robot.observing.align import Stale
 from dp_hub.robot.session.driver import PolicyAway, PolicyDriver, with_options
 from dp_hub.robot.session.session import Session
 
@@ -91,6 +92,24 @@ def test_late_hold_stays_at_the_last_action_and_late_stop_ends() -> None:
         assert not one.driver.running
         wait_until(one.session, lambda: one.session.state_of("arm") == "holding")
         assert not one.session.stopped, "it can go on, with the next episode"
+
+
+def test_a_stream_that_is_too_old_only_once_it_is_read_is_waited_for_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the machine stood still between looking and reading."""
+    with driving(Known()) as one:
+        one.until(lambda: one.policy.number == 2)
+        observe, times = one.session.observe, iter([True, True])
+
+        def late(*asked: Any) -> Any:
+            if next(times, False):
+                raise Stale("arm.state", 1.046, 0.5)
+            return observe(*asked)
+
+        monkeypatch.setattr(one.session, "observe", late)
+        one.until(lambda: one.policy.number == 4)
+        assert one.driver.told.stale == 2 and one.driver.running
 
 
 def test_a_stale_camera_holds_the_robot_until_it_is_back() -> None:

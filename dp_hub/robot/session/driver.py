@@ -220,17 +220,14 @@ class PolicyDriver:
     def _ask(self) -> None:
         try:
             newest_s = self._session.newest_s(self._info.observed)
-        except Stale as stale:
+            if self._waits_for is not None:
+                self._go_on()
+            if not self._pace.wants(newest_s):
+                return
+            seen = self._session.observe(self._info.n_obs_steps, self._info.observed)
+        except Stale as stale:  # also where this process stood still since it looked
             self._wait_for(stale)
             return
-        if self._waits_for is not None:
-            log.info("%s is back: the policy goes on", self._waits_for)
-            self._waits_for = None
-            self._session.resume()
-            self._pace.reset()
-        if not self._pace.wants(newest_s):
-            return
-        seen = self._session.observe(self._info.n_obs_steps, self._info.observed)
         self._pace.asked(seen.anchor_s)
         seed, prefix = self._next_seed(), self._prefix(seen)
         _or_away(lambda: self._inference.ask(seen.values, seed=seed, prefix=prefix))
@@ -245,6 +242,12 @@ class PolicyDriver:
             self._stale += 1
             self._session.hold()
             self._scheduler.forget()
+
+    def _go_on(self) -> None:
+        log.info("%s is back: the policy goes on", self._waits_for)
+        self._waits_for = None
+        self._session.resume()
+        self._pace.reset()
 
     def _prefix(self, seen: Observation) -> Prefix | None:
         """What is being carried out, for real-time chunking."""
