@@ -1,13 +1,15 @@
 """Other processes as clients: the command line, `datasets`, and pushes that are killed."""
 
+import itertools
 import json
 import os
 import pty
 import subprocess
 import termios
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_helpers import client_command, client_env, files_of
@@ -15,6 +17,7 @@ from hub_helpers import client_command, client_env, files_of
 from dp_hub.errors import HubError
 from dp_hub.hub import LocalHub, pull, push
 from dp_hub.hub.client import connect
+from dp_hub.hub.server.objects import Incoming
 
 MakeDataset = Callable[..., Path]
 RunClient = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -160,27 +163,35 @@ print(sum(load_dataset("me/plain", split="train")["a"]))
 
 @pytest.mark.parametrize("moment", ["objects arrive", "objects have arrived"])
 def test_a_push_killed_in_the_middle_leaves_the_old_version(
-    hub: LocalHub, make_dataset: MakeDataset, tmp_path: Path, moment: str
+    hub: LocalHub,
+    make_dataset: MakeDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
 ) -> None:
     old = push(make_dataset("old"), "me/pusht")
-    new = make_dataset("new", seed=1, n_files=3, n_rows=500_000)
-    objects = tmp_path / "server/repos/datasets/me/pusht/objects"
-    before = len(list(objects.glob("??/*")))
-    wanted = 0 if moment == "objects arrive" else 2
+    new = make_dataset("new", seed=1, n_files=3, n_rows=100_000)
+    step, number = {"objects arrive": ("write", 1), "objects have arrived": ("keep", 3)}[moment]
+    proceed, calls = getattr(Incoming, step), itertools.count(1)
+    reached, killed = threading.Event(), threading.Event()
+
+    def pausing(self: Incoming, *args: Any, **options: Any) -> Any:
+        if next(calls) >= number:
+            reached.set()
+            assert killed.wait(60)
+        return proceed(self, *args, **options)
+
+    monkeypatch.setattr(Incoming, step, pausing)
     process = subprocess.Popen(
         client_command("push", str(new), "me/pusht", "--onto", "data-v1"),
         env=client_env(hub, tmp_path / "client"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        arrived = len(list(objects.glob("??/*"))) - before
-        if arrived >= wanted and any((objects / "incoming").glob("*")):
-            break
-        time.sleep(0.002)
+    assert reached.wait(60)
     process.kill()
     assert process.wait() == -9
+    killed.set()
     api = connect()
     assert api.repo_info("me/pusht", repo_type="dataset").sha == old.sha
     assert pull("me/pusht").sha == old.sha
@@ -189,4 +200,5 @@ def test_a_push_killed_in_the_middle_leaves_the_old_version(
     after = files_of(pull("me/pusht@data-v2", to=tmp_path / "back").path)
     del after["README.md"]
     assert after == files_of(new)
+    objects = tmp_path / "server/repos/datasets/me/pusht/objects"
     assert not list((objects / "incoming").iterdir())
