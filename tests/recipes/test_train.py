@@ -1,11 +1,11 @@
 """The training recipe: it learns, continues exactly, stops in order, and says what is wrong."""
 
+import itertools
 import json
 import os
 import re
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +52,22 @@ def test_resumed_run_equals_one_without_a_break(tmp_path, changes):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_interrupted_run_saves_and_continues_exactly(tmp_path, caplog):
-    train(configuration(tmp_path / "straight", steps=400), demonstrations())
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    stopped = train(configuration(tmp_path / "broken", steps=400), demonstrations())
-    timer.join()
-    assert 0 < stopped.step < 400 and not stopped.finished
+def test_interrupted_run_saves_and_continues_exactly(tmp_path, caplog, monkeypatch):
+    train(configuration(tmp_path / "straight", steps=40), demonstrations())
+    step, calls = torch.optim.AdamW.step, itertools.count(1)
+
+    def interrupted(*args, **options):
+        if next(calls) == 17:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", interrupted)
+        stopped = train(configuration(tmp_path / "broken", steps=40), demonstrations())
+    assert stopped.step == 17 and not stopped.finished
     assert "--resume continues" in caplog.text
     assert not (tmp_path / "broken" / "policy").exists()
-    again = train(configuration(tmp_path / "broken", steps=400), demonstrations(), resume=True)
+    again = train(configuration(tmp_path / "broken", steps=40), demonstrations(), resume=True)
     assert again.finished
     assert_same_run(tmp_path / "straight", tmp_path / "broken")
 
