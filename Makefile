@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(PY) recipes/demo.py
 
 test: $(VENV)/.installed-dev lint
-	$(PY) -m pytest --numprocesses auto -m "not alone"
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 -m "not alone"
 	$(PY) -m pytest -m alone
 
 lint: $(VENV)/.installed-dev
