@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dp_hub.dataset.video import encode_clip
@@ -55,6 +55,7 @@ PICTURES = np.arange(300 * 2 * 3 * 3, dtype=np.uint32).astype(np.uint8).reshape(
     step=st.integers(1, 4),
     kind=st.sampled_from([np.asarray, Counting, Picking]),
 )
+@example(numbers=[0, 2, 7], start=0, stop=3, step=1, kind=Counting)  # 0 and 2 are read as 3 rows
 def test_a_slice_is_the_slice_of_what_was_picked(
     numbers: list[int], start: int, stop: int, step: int, kind: Any
 ) -> None:
