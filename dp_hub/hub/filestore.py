@@ -15,14 +15,13 @@ import os
 import shutil
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from dp_hub.errors import HubError
-from dp_hub.hub.background import in_background
+from dp_hub.hub.background import in_background, set_at_end
 from dp_hub.hub.client import Unreachable, connect, endpoint, explained
 from dp_hub.hub.digests import Known
 from dp_hub.hub.kinds import REPO_TYPE
@@ -89,8 +88,7 @@ class FileStore:
         self._root = root
         self.folder = root / f"{found.repo_id.replace('/', '--')}-{where}" / found.sha
         self._checked: set[tuple[str, int]] = set()
-        self._closed = threading.Event()
-        weakref.finalize(self, self._closed.set)  # a program that ends does not go on trying
+        self._closed = _closed_at_end()
         try:
             for part in (self.folder, root / ".locks", root / ".coming"):
                 part.mkdir(parents=True, exist_ok=True)
@@ -137,7 +135,7 @@ class FileStore:
         return {key: value for key, value in self.__dict__.items() if key != "_closed"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _closed=threading.Event())
+        self.__dict__.update(state, _closed=_closed_at_end())
 
     def _entry(self, name: str) -> Known:
         if name not in self._known:
@@ -326,6 +324,12 @@ class FileStore:
             f"cannot keep fetched files in {self._root}: {error}",
             hint="make room, or set DP_HUB_CACHE to a folder that can be written",
         )
+
+
+def _closed_at_end() -> threading.Event:
+    closed = threading.Event()
+    set_at_end(closed)  # a program that ends does not go on trying
+    return closed
 
 
 def _let_go(lock: IO[bytes]) -> None:
