@@ -4,12 +4,16 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-parallel lint setup clean
 
 demo: $(VENV)/.installed
 	$(PY) recipes/demo.py
 
 test: $(VENV)/.installed-dev lint
+	$(PY) -m pytest
+
+# The same tests in less time: those that can share the machine on several cores, then the others.
+test-parallel: $(VENV)/.installed-dev lint
 	$(PY) -m pytest --numprocesses auto --maxprocesses 4 -m "not alone"
 	$(PY) -m pytest -m alone
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.torch import load, save
@@ -86,6 +86,7 @@ def test_limits_without_offset_divide_by_the_largest_absolute_value():
     assert fitted.offset.tolist() == [0.0, 0.0]
 
 
+@example(np.float32([[-1.0], [1.0], [9e-24], [9e-24], [9e-24]]))
 @given(TABLES)
 def test_gaussian_is_the_originals_for_any_numbers(array):
     fitted = FeatureNormalizer.fit(array, "gaussian")
@@ -95,7 +96,10 @@ def test_gaussian_is_the_originals_for_any_numbers(array):
     scale = 1 / np.where(std < 1e-4, 1.0, std)
     np.testing.assert_allclose(fitted.scale.numpy()[clear], scale[clear], rtol=1e-5)
     offset = -wide.mean(axis=0) * scale
-    np.testing.assert_allclose(fitted.offset.numpy()[clear], offset[clear], rtol=1e-5, atol=1e-30)
+    # Where values cancel out, their sum is what float64 leaves of it, in whatever order.
+    rounding = len(wide) * np.finfo(np.float64).eps * np.abs(wide).max(axis=0) * scale + 1e-30
+    wrong = np.abs(fitted.offset.numpy() - offset) - 1e-5 * np.abs(offset)
+    assert (wrong <= rounding)[clear].all()
 
 
 def test_gaussian_gives_zero_mean_and_unit_deviation():
