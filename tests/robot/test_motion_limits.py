@@ -276,17 +276,24 @@ def test_step_keeps_a_target_near_to_what_is_measured() -> None:
     assert motion.counts.limited_step == 3
 
 
-def test_without_limits_a_target_is_what_was_planned() -> None:
-    motion = Motion(PLANE, Limits(), "hold", start=np.zeros(2), period_s=0.01)
-    motion.accept(Plan(0, np.array([0.1, 0.2]), np.array([[300.1, 7.7], [-5.0, 1e6]]), 0.0), 0.0)
-    for now_s, goal in (
-        (0.05, [0, 0]),
-        (0.1, [300.1, 7.7]),
-        (0.19, [300.1, 7.7]),
-        (0.2, [-5, 1e6]),
-    ):
+@given(
+    goals=st.lists(
+        st.tuples(*[st.integers(-(10**9), 10**9).map(lambda number: number / 997)] * 2),
+        min_size=1,
+        max_size=5,
+    ),
+    ticks=st.lists(st.floats(1e-4, 0.02), min_size=5, max_size=5),
+)
+def test_without_limits_a_target_is_what_was_planned_to_the_last_bit(
+    goals: list[tuple[float, float]], ticks: list[float]
+) -> None:
+    motion = Motion(PLANE, Limits(), "hold", start=np.array([353.1, 0.3]), period_s=0.01)
+    times_s = np.cumsum(ticks[: len(goals)])
+    motion.target(0.0)
+    motion.accept(Plan(0, times_s, np.array(goals), 0.0), 0.0)
+    for now_s, goal in zip(times_s, goals, strict=True):
         target = motion.target(now_s)
-        assert target is not None and target.tolist() == pytest.approx(goal, abs=1e-9)
+        assert target is not None and target.tolist() == list(goal)
     assert motion.close() == []
 
 

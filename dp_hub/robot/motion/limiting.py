@@ -15,6 +15,7 @@ from dp_hub.robot.space import Space
 _MOST_PERIODS = 2.0
 _TELLING_S = 0.01
 _TINY = 1e-9
+_ROUNDING = 2e-15  # of a step to a goal: six roundings of at most twice the larger number
 
 Kind = Literal["box", "step", "speed", "acceleration"]
 
@@ -219,7 +220,7 @@ class _Part:
                 wanted, self.velocity, self.position, low, high, self._acceleration, dt_s
             )
         self.velocity = wanted
-        self._move(dt_s)
+        self._move(dt_s, goal)
 
     def judged(self, target: np.ndarray, elapsed_s: float) -> list[Excess]:
         """What the plan asks for beyond the limits, and whether the command is behind it."""
@@ -254,12 +255,15 @@ class _Part:
         low, high = self._box
         return np.minimum(low, self.position), np.maximum(high, self.position)
 
-    def _move(self, dt_s: float) -> None:
+    def _move(self, dt_s: float, goal: np.ndarray | None = None) -> None:
         way = self.velocity * dt_s
         if self._prefix:
             self.position = turned(self.position[0], way[0])[None]
             return
         moved = self.position + way
+        if goal is not None:  # what is sent is what was planned, to the last bit
+            rounding = _ROUNDING * np.maximum(np.abs(self.position), np.abs(goal))
+            moved = np.where(np.abs(goal - moved) <= rounding, goal, moved)
         if self._box:  # no more than rounding
             moved = np.clip(moved, *self._box_now())
         self.position = moved
