@@ -12,12 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dp_hub.hub import LocalHub
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of some shells
     signal.signal(signal.SIGINT, signal.default_int_handler)  # programs under test hear it again
+# The same examples each time, however slow the machine is. To look for new ones:
+# pytest --hypothesis-profile search
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("same")
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 

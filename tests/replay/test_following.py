@@ -26,7 +26,7 @@ from dp_hub.replay.timeline import (
 from dp_hub.replay.timeline.taken import Taken
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     times=sorted_times,
     fps=st.sampled_from([7, 10, 30, 29.97]),
@@ -49,7 +49,7 @@ def test_nothing_that_may_not_look_ahead_is_from_after_its_step(
     assert np.array_equal(followed.used_s, times[followed.index])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(times=sorted_times, fps=st.sampled_from([7, 30, 29.97]))
 def test_looking_ahead_goes_half_an_interval_or_one(times: np.ndarray, fps: float) -> None:
     stream = numbered(times)
@@ -63,7 +63,7 @@ def test_looking_ahead_goes_half_an_interval_or_one(times: np.ndarray, fps: floa
     assert np.abs(between.values[:, 0] - expected).max() < 2e-3  # a microsecond of half a ms
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     ticks=st.lists(st.integers(0, 40), min_size=2, max_size=60),
     method=st.sampled_from(["hold", "nearest", "linear"]),
@@ -196,7 +196,7 @@ def test_quaternions_on_the_grid_pass_through_bit_by_bit() -> None:
     assert np.array_equal(followed.values, values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), jitter=st.floats(0, 0.008), offset=st.floats(0, 0.03))
 @example(seed=195, jitter=0.0078125, offset=0.0)  # the last frame is the latest
 def test_a_jittering_camera_at_the_grids_rate_loses_and_doubles_nothing(

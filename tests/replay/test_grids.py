@@ -152,7 +152,7 @@ def test_a_gap_before_all_are_there_is_none() -> None:
     assert gaps == [] and len(grids) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 10**6),
     limit=st.floats(0.11, 0.9),

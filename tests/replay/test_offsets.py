@@ -21,7 +21,7 @@ from dp_hub.replay.timeline import (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     times=sorted_times,
     fps=st.sampled_from([3, 10, 30]),

@@ -178,7 +178,7 @@ def test_signs_are_made_continuous_and_the_first_stays() -> None:
     assert continuous(np.empty((0, 4))).shape == (0, 4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**32 - 1),
     angle=st.floats(1e-9, 3.14),

@@ -47,7 +47,7 @@ class Picking(Counting):
 PICTURES = np.arange(300 * 2 * 3 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 2, 3, 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numbers=st.lists(st.integers(0, 299), min_size=1, max_size=80),
     start=st.integers(0, 90),

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -140,7 +140,6 @@ def test_as_many_samples_are_asked_for_as_the_steps_need():
     assert seen.repeated == 0
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0.001, 0.2), min_size=3, max_size=30),
     st.lists(st.floats(0.001, 0.2), min_size=3, max_size=30),

@@ -72,7 +72,7 @@ def test_a_record_that_does_not_fit_is_refused_and_not_counted_as_dropped() -> N
 
 
 @given(capacity=st.integers(1, 5), puts=st.lists(st.integers(-1, 7), max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_queue_is_a_list_of_limited_length(capacity: int, puts: list[int]) -> None:
     """-1 takes; other numbers put so many."""
     with made(capacity) as queue:

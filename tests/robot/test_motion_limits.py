@@ -127,7 +127,7 @@ def drive(
     return motion
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     space=st.sampled_from(SPACES),
@@ -157,7 +157,7 @@ def moving(
     return motion
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), space=st.sampled_from(SPACES))
 def test_a_command_never_goes_past_a_target_that_stays(seed: int, space: Space) -> None:
     rng = np.random.default_rng(seed)
@@ -175,7 +175,7 @@ def test_a_command_never_goes_past_a_target_that_stays(seed: int, space: Space) 
     np.testing.assert_allclose(left[-1], 0.0, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), space=st.sampled_from(SPACES), ticks=st.integers(5, 80))
 def test_hold_comes_to_rest_within_the_way_that_braking_takes_and_stays(
     seed: int, space: Space, ticks: int
@@ -201,7 +201,7 @@ def test_hold_comes_to_rest_within_the_way_that_braking_takes_and_stays(
     assert motion.held and motion.state == "holding"
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1), each=st.booleans())
 def test_a_command_called_from_wall_to_wall_crosses_none_and_brakes_as_it_may(
     seed: int, each: bool

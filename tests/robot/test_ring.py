@@ -65,7 +65,7 @@ def test_an_empty_ring_gives_no_samples_of_the_right_shapes() -> None:
 @given(
     n=st.integers(0, 40), k=st.integers(0, 50), since=st.integers(0, 50), keep=st.integers(1, 12)
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_last_and_since_are_those_of_a_list_that_forgets(
     n: int, k: int, since: int, keep: int
 ) -> None:
@@ -86,7 +86,7 @@ def test_last_and_since_are_those_of_a_list_that_forgets(
     puts=st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12),
     k=st.integers(1, 8),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_samples_put_at_any_moment_of_a_read_are_never_mixed_into_it(
     puts: list[tuple[int, bool]], k: int
 ) -> None:

@@ -103,7 +103,7 @@ def test_rotations_take_the_short_way_across_a_half_turn() -> None:
 VECTORS = st.tuples(*[st.floats(-4, 4)] * 3).map(np.array)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(start=VECTORS, end=VECTORS, share=st.floats(0, 1))
 def test_differences_and_slerp_are_those_of_scipy(
     start: np.ndarray, end: np.ndarray, share: float

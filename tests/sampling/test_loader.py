@@ -184,7 +184,6 @@ def test_without_shuffling_every_epoch_is_in_the_order_of_the_table():
     assert rows_of(loader) == rows_of(loader) == [list(range(39))]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 5), st.booleans(), st.booleans())
 def test_processes_share_what_one_process_would_see(n, batch_size, world_size, shuffle, drop_last):
     if drop_last and n < batch_size * world_size:
@@ -382,7 +381,7 @@ def test_the_loader_is_fast(pusht):
     group=st.integers(1, 4),
     epoch=st.integers(0, 2),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_epoch_has_the_same_windows_however_a_steps_are_split_into_batches(n, size, group, epoch):
     if n < size * group:
         with pytest.raises(ConfigError, match="do not fill"):

@@ -32,7 +32,7 @@ def windows_of(plan, counts, *, seed=0, epoch=0, rank=0):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n_episodes=st.integers(1, 40),
     per_file=st.integers(1, 9),
