@@ -27,6 +27,12 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def nobody_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of a session counts as hanging because the machine stood still for a while."""
+    monkeypatch.setattr("dp_hub.robot.session.parts._HANGS_S", 60.0)
+
+
+@pytest.fixture(autouse=True)
 def signals_are_heard() -> Iterator[None]:
     """What a shell has ignored for a program in the background, programs of tests would ignore."""
     heard = {signal.SIGINT: signal.default_int_handler}

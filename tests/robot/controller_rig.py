@@ -17,13 +17,14 @@ from dp_hub.robot.worker import Worker
 
 RATE_HZ = 100.0
 LIMITS = Limits(low=[-10, -10], high=[10, 10], speed=1.0, acceleration=2.0)
+PATIENT_S = 60.0  # it does not hold because the machine stood still for a while
 STATE = (Field("position", (2,)), Field("target", (2,)))
 
 
 class Rig:
     """One controller and its ends of the shared memory."""
 
-    def __init__(self, make: MakeActuator, *, hold_after_s: float = 0.5, dry: bool = False) -> None:
+    def __init__(self, make: MakeActuator, *, dry: bool = False) -> None:
         self.state = Ring.create(STATE, rate_hz=RATE_HZ, keep=1000)
         self.sent = Ring.create(sent_fields(PLANE), rate_hz=RATE_HZ, keep=1000)
         self.commands = Queue.create(plan_fields(2), capacity=16)
@@ -38,10 +39,10 @@ class Rig:
             sent=self.sent.spec,
             commands=self.commands.spec,
             board=self.board.spec,
-            hold_after_s=hold_after_s,
+            hold_after_s=PATIENT_S,
             dry_run=dry,
         )
-        self.worker = Worker("the arm's controller", run, job, beat_within_s=5.0)
+        self.worker = Worker("the arm's controller", run, job, beat_within_s=PATIENT_S)
 
     def start(self) -> None:
         """Until it is ready."""
@@ -60,6 +61,10 @@ class Rig:
     def beat(self) -> None:
         """As the commander."""
         self.board["heartbeat"] = time.monotonic()
+
+    def lose_beat(self) -> None:
+        """As if the commander had not been there for long."""
+        self.board["heartbeat"] = time.monotonic() - 2 * PATIENT_S
 
     def tell(self, command: Command) -> None:
         """As the commander."""

@@ -1,6 +1,7 @@
 """An `Inference` without a policy, whose answers are known beforehand."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,8 @@ PICTURES = replace(
 
 class Known:
     """An `Inference` that answers with chunks known beforehand, ``delay_s`` after it was asked."""
+
+    now_s: Callable[[], float] = time.monotonic
 
     def __init__(self, info: PolicyInfo = INFO, *, delay_s: float = 0.0) -> None:
         self.info, self.delay_s = info, delay_s
@@ -46,13 +49,13 @@ class Known:
         }
         self.seeds.append(seed)
         self.prefixes.append(prefix)
-        self._due_s = time.monotonic() + self.delay_s
+        self._due_s = self.now_s() + self.delay_s
 
     def answer(self) -> Answer | None:
         if self.fail is not None:
             self._due_s = None
             raise self.fail
-        now_s = time.monotonic()
+        now_s = self.now_s()
         if self._due_s is None or now_s < self._due_s:
             return None
         chunk, asked_s, self._due_s = self.chunk(self.number), self._due_s - self.delay_s, None

@@ -1,5 +1,6 @@
 """Robots for the tests of sessions: small, quick to start, and told in plain values."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,20 @@ from dp_hub.config import build
 from dp_hub.robot.config import RobotConfig, find_robot, read_yaml
 from dp_hub.robot.session.session import Session
 
+PATIENT_S = 10.0
+"""No robot of a test holds, and nothing is too old, because the machine stood still for a while."""
+
 
 def robot_of(name: str = "pusht", **changes: Any) -> RobotConfig:
-    """A bundled robot with some of its keys replaced."""
-    return build(RobotConfig, read_yaml(find_robot(name)) | changes, where=name)
+    """A bundled robot with some of its keys replaced; patient where nothing else is said."""
+    robot = copy.deepcopy(read_yaml(find_robot(name)) | changes)
+    robot.setdefault("hold_after_s", PATIENT_S)
+    for one in [*robot["arms"].values(), *robot["cameras"].values()]:
+        one.setdefault("max_age_s", PATIENT_S)
+    for one in robot["arms"].values():
+        if one["device"].startswith("sim_"):
+            one.setdefault("options", {}).setdefault("silent_s", PATIENT_S)
+    return build(RobotConfig, robot, where=name)
 
 
 def without_cameras(**changes: Any) -> RobotConfig:

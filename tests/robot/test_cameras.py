@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dp_hub.errors import ConfigError, RobotError
+from dp_hub.robot.clock import Clock, MonotonicClock, VirtualClock
 from dp_hub.robot.devices.device_clock import DeviceClock
 from dp_hub.robot.devices.protocols import Camera, Frame
 from dp_hub.robot.devices.realsense import RealSense, taken_s
@@ -42,76 +43,85 @@ def number_of(frame: Frame) -> int:
     return round(float(frame.picture[:, :, 0].mean()) / 5)
 
 
-def grabbed(camera: Camera, seconds: float, *, pause_s: float = 0.0) -> list[Frame]:
-    frames, end_s = [], time.monotonic() + seconds
-    while time.monotonic() < end_s:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    """That video files play by: time passes only where they wait."""
+    clock = VirtualClock(1000.0)
+    time_there = SimpleNamespace(monotonic=clock.now_s, sleep=clock.advance)
+    monkeypatch.setattr("dp_hub.robot.devices.video_file.time", time_there)
+    return clock
+
+
+def grabbed(camera: Camera, seconds: float, clock: Clock, *, pause_s: float = 0.0) -> list[Frame]:
+    frames, end_s = [], clock.now_s() + seconds
+    while clock.now_s() < end_s:
         frame = camera.grab(0.05)
         if frame is not None:
             frames.append(frame)
-        time.sleep(pause_s)
+        clock.sleep_until(clock.now_s() + pause_s)
     return frames
 
 
 def test_a_video_plays_in_real_time_and_its_pictures_are_timed_on_its_own_grid(video):
-    camera = VideoFile(path=str(video))
+    camera, clock = VideoFile(path=str(video)), MonotonicClock()
+    before_s = clock.now_s()
     camera.open()
-    begin_s = time.monotonic()
-    frames = grabbed(camera, 0.6)
+    begin_s = clock.now_s()
+    frames = grabbed(camera, 0.6, clock)
     camera.close()
     assert camera.shape == (48, 64, 3)
     numbers = np.array([number_of(one) for one in frames])
     times_s = np.array([one.time_s for one in frames])
     assert (np.diff(numbers) > 0).all()
     np.testing.assert_allclose(times_s - times_s[0], (numbers - numbers[0]) / RATE_HZ, atol=1e-6)
-    assert times_s[0] == pytest.approx(begin_s, abs=0.05)
-    assert (times_s <= time.monotonic()).all()
+    assert before_s <= times_s[0] - numbers[0] / RATE_HZ <= begin_s
+    assert (times_s <= clock.now_s()).all()
     assert all(
         one.picture.shape == camera.shape and one.picture.dtype == np.uint8 for one in frames
     )
     assert (frames[-1].picture[:, :, 2] < 20).all(), "red first"
 
 
-def test_who_comes_late_gets_the_newest_picture(video):
+def test_who_comes_late_gets_the_newest_picture(video, clock):
     camera = VideoFile(path=str(video))
     camera.open()
     camera.grab(0.1)
-    time.sleep(0.3)
+    clock.advance(0.309)
     frame = camera.grab(0.0)
-    now_s = time.monotonic()
     camera.close()
     assert frame is not None
-    assert number_of(frame) >= 15 and now_s - frame.time_s < 0.2
+    assert number_of(frame) == 15 and frame.time_s == pytest.approx(1000.3)
 
 
-def test_a_grab_ends_at_its_time_limit_without_a_picture(video):
+def test_a_grab_ends_at_its_time_limit_without_a_picture(video, clock):
     camera = VideoFile(path=str(video), speed=0.05)
     camera.open()
     assert camera.grab(0.1) is not None
-    begin_s = time.monotonic()
     assert camera.grab(0.05) is None
-    assert 0.04 < time.monotonic() - begin_s < 0.4
+    assert clock.now_s() == pytest.approx(1000.05)
     camera.close()
 
 
-def test_a_video_begins_again_at_its_end_or_is_gone(video):
+def test_a_video_begins_again_at_its_end_or_is_gone(video, clock):
     looping = VideoFile(path=str(video), speed=4)
     looping.open()
-    times_s = [one.time_s for one in grabbed(looping, 0.6)]
+    frames = grabbed(looping, 0.6, clock)
     looping.close()
-    assert times_s[-1] - times_s[0] > 0.4 and (np.diff(times_s) > 0).all()
+    assert [number_of(one) for one in frames][:80] == [*range(40), *range(40)]
+    np.testing.assert_allclose(np.diff([one.time_s for one in frames]), 0.005, atol=1e-9)
     ending = VideoFile(path=str(video), speed=4, at_end="gone")
     ending.open()
     with pytest.raises(RobotError, match=r"steps\.mp4 is over"):
-        grabbed(ending, 2.0)
+        grabbed(ending, 2.0, clock)
     ending.close()
 
 
-def test_a_real_recording_plays(shared_data: Path):
+def test_a_real_recording_plays(shared_data: Path, clock: VirtualClock):
     camera = VideoFile(path=str(shared_data / REAL), speed=2)
     camera.open()
-    frames = grabbed(camera, 0.5, pause_s=0.02)
+    frames = grabbed(camera, 0.5, clock, pause_s=0.02)
     camera.close()
-    assert len(frames) >= 2
+    assert len(frames) >= 20
     assert frames[0].picture.shape == camera.shape and min(camera.shape[:2]) >= 96
     assert 5 < frames[0].picture.mean() < 250
 
@@ -127,7 +137,7 @@ def test_what_is_no_video_is_told(tmp_path: Path):
 def test_opencv_gives_the_newest_picture_red_first_and_then_the_camera_is_gone(video):
     pytest.importorskip("cv2")
     camera = Webcam(device=str(video))
-    before = threading.active_count()
+    before = set(threading.enumerate())
     camera.open()
     assert camera.shape == (48, 64, 3)
     frame = camera.grab(1.0)
@@ -136,10 +146,10 @@ def test_opencv_gives_the_newest_picture_red_first_and_then_the_camera_is_gone(v
     assert (frame.picture[:, :, 2] < 20).all(), "red first"
     assert 0 <= time.monotonic() - frame.time_s < 1
     with pytest.raises(RobotError, match="is gone"):  # a file gives all it has at once
-        grabbed(camera, 5.0)
+        grabbed(camera, 30.0, MonotonicClock())
     camera.close()
     camera.close()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_webcam_that_is_not_there_or_gives_another_size_is_told(video):

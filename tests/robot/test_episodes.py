@@ -15,6 +15,7 @@ from dp_hub.cli.robots import settle
 from dp_hub.dataset.reader import open_dataset
 from dp_hub.errors import RobotError
 from dp_hub.robot.config import InferenceConfig, RobotConfig
+from dp_hub.robot.devices.protocols import Hand
 from dp_hub.robot.inference.info import Answer
 from dp_hub.robot.keys.source import KeySource
 from dp_hub.robot.keys.table import RECORD, ROLLOUT, Table
@@ -91,15 +92,21 @@ def recorder(session: Session, to: Path, **options: bool) -> Iterator[RecorderPr
         process.kill()
 
 
-def test_a_person_takes_over_and_hands_back_and_the_dataset_tells(tmp_path: Path) -> None:
+def test_a_person_takes_over_and_hands_back_and_the_dataset_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asks() -> Hand:
+        return Hand(time.monotonic(), target=np.array([50.0, 60.0]))
+
     with robot() as one:
+        monkeypatch.setattr(one.hand._device, "read", asks)
         with recorder(one.session, tmp_path / "D", intervention=True) as process:
             [outcome] = one.run(
                 (1.5, "h"), (1.5, "c"), (1.5, "s"),
                 recorder=process, by_itself=True, seed=3, facts={"task": "push"},
             )  # fmt: skip
         assert outcome.ended == "key" and outcome.success is False and outcome.seed == 3
-        assert 1.4 < outcome.by_hand_s < outcome.lasted_s - 2.5
+        assert 1.4 < outcome.by_hand_s < outcome.lasted_s - 1.4
     dataset = open_dataset(tmp_path / "D")
     assert dataset.n_episodes == 1
     marked = np.asarray(dataset.column("intervention")[:]).reshape(-1).astype(bool)
@@ -108,7 +115,7 @@ def test_a_person_takes_over_and_hands_back_and_the_dataset_tells(tmp_path: Path
     assert marked.sum() == pytest.approx(outcome.by_hand_s * 10, abs=2)
     facts = dict(dataset.episodes.metadata[0])
     assert facts["ended"] == "key" and facts["seed"] == 3 and facts["success"] is False
-    # The policy's targets are on one line (their sum is 500), a hand's are not.
+    # The policy's targets are on one line (their sum is 500), the hand's are not.
     sums = np.asarray(dataset.column("action")[:]).sum(axis=1)
     assert np.abs(sums[~marked][3:] - 500).max() < 1 or np.median(np.abs(sums[~marked] - 500)) < 1
     assert np.median(np.abs(sums[marked] - 500)) > 1
@@ -217,7 +224,6 @@ def test_without_a_teleop_nobody_takes_over() -> None:
 
 
 def test_recorded_frames_are_of_their_times(tmp_path: Path) -> None:
-    """On a busy machine some are not; the most of them and the middle one are."""
     from dp_hub.robot.recording.reading import read_raw
 
     to, raw = tmp_path / "D", tmp_path / "raw"
@@ -234,14 +240,9 @@ def test_recorded_frames_are_of_their_times(tmp_path: Path) -> None:
     recording = read_raw(folder)
     state = recording.streams["arm/state"]
     shown = np.asarray(dataset.column("observation.state")[:])
-    used_s = np.empty(len(shown))
-    for i, row in enumerate(shown):
-        same = np.flatnonzero((np.asarray(state.values) == row).all(axis=1))
-        assert len(same), "a frame shows what was never measured"
-        # Of equal readings, as while nothing moves, whichever is nearest in time.
-        near = np.abs(state.times_s[same] - state.times_s[0] - i / 10).argmin()
-        used_s[i] = state.times_s[same[near]]
-    begin_s = recording.streams["recording/on"].times_s[0]
-    before = round(float(np.median(used_s - np.arange(len(shown)) / 10) - begin_s) * 10)
-    off_s = np.abs(used_s - (begin_s + (before + np.arange(len(shown))) / 10))
-    assert np.median(off_s) <= 0.05 and np.mean(off_s <= 0.05) > 0.8, off_s
+    start_s = dict(dataset.episodes.metadata[0])["start_s"]
+    for i, row in enumerate(shown):  # each is what was measured nearest to its time
+        off_s = np.abs(state.times_s - start_s - i / 10)
+        nearest = np.asarray(state.values)[off_s <= off_s.min() + 1e-6]
+        assert any(np.array_equal(row, one) for one in nearest), (i, off_s.min())
+    assert len(shown) >= 40

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import pytest
 from inference_helpers import STATE, StandIn
+from session_help import PATIENT_S
 
 from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.config import RobotConfig, load_robot
@@ -17,6 +19,7 @@ from dp_hub.robot.latency.playing import careful, play
 from dp_hub.robot.latency.tape import Tape
 from dp_hub.robot.session.session import Session
 
+T = TypeVar("T")
 STATE_S, CAMERA_S, ACTION_S = 0.06, 0.15, 0.04
 BRIEF = Wanted(amplitude=40.0, moves=4, sweep_s=4.0, watch_s=1.0, questions=5)
 SHORT = Wanted(moves=2, sweep_s=1.0)
@@ -29,13 +32,24 @@ def quiet(what: str) -> Callable[[float], None]:
 def pusht(*, camera: bool, **late: float) -> RobotConfig:
     """PushT whose devices stamp what comes when it comes, as most hardware does."""
     values = load_robot("pusht").model_dump(exclude_unset=True)
-    values["hold_after_s"] = 5.0  # a busy machine may let nobody beat for a while
+    values["hold_after_s"] = PATIENT_S
     values["world"]["options"] = late
-    values["arms"]["arm"]["options"] = {"stamp": "arrival"}
+    values["arms"]["arm"]["options"] = {"stamp": "arrival", "silent_s": PATIENT_S}
+    values["arms"]["arm"]["max_age_s"] = values["cameras"]["top"]["max_age_s"] = PATIENT_S
     values["cameras"]["top"]["options"] = {"stamp": "arrival"}
     if not camera:
         del values["cameras"], values["observations"]["observation.image"]
     return RobotConfig.model_validate(values)
+
+
+def undisturbed(session: Session, act: Callable[[], T]) -> T:
+    """Do it again, five times at most, where the machine stood still for 50 ms meanwhile."""
+    for _ in range(5):
+        missed = session.counts()["arm"]["missed"]
+        result = act()
+        if session.counts()["arm"]["missed"] - missed < 5:
+            break
+    return result
 
 
 @contextmanager
@@ -52,7 +66,9 @@ def measured() -> Findings:
     }  # fmt: skip
     with Session(pusht(camera=True, **late)) as session:
         inference = StandIn(STATE, compute_s=0.05)
-        return measure(session, BRIEF, plan(session, BRIEF), inference, quiet)
+        return undisturbed(
+            session, lambda: measure(session, BRIEF, plan(session, BRIEF), inference, quiet)
+        )
 
 
 def near(measured: Findings) -> float:
@@ -113,8 +129,13 @@ def test_what_moves_is_told_before_and_the_robot_is_where_it_was_after() -> None
         assert planned.line().startswith(f"arm moves along x between {planned.here:g} and ")
         assert abs(planned.how.travel) == pytest.approx(10.24)
         assert session.position("arm")[0] == pytest.approx(planned.here)
-        tape = Tape({"arm": session.rings["arm"]}, session.parts.rates_hz, 0)
-        play(session, tape, "arm", planned.how, planned.steps, quiet(""))
+
+        def moved() -> Tape:
+            tape = Tape({"arm": session.rings["arm"]}, session.parts.rates_hz, 0)
+            play(session, tape, "arm", planned.how, planned.steps, quiet(""))
+            return tape
+
+        tape = undisturbed(session, moved)
         ends = sorted((planned.here, planned.there))
         assert tape["arm"].values.min() > ends[0] - 1 and tape["arm"].values.max() < ends[1] + 1
         assert np.ptp(tape["arm"].values) == pytest.approx(10.24, abs=0.5)
@@ -150,7 +171,7 @@ def test_arm_that_is_held_from_elsewhere_ends_the_measurement() -> None:
         tape = Tape({"arm": session.rings["arm"]}, session.parts.rates_hz, 0)
 
         def holds(share: float) -> None:
-            if 0.2 < share < 0.3:
+            if share > 0.2:
                 session.hold()
 
         with pytest.raises(RobotError, match="arm is holding in the middle"):

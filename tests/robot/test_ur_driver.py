@@ -1,10 +1,11 @@
 """The UR driver and the real ur_rtde against a stand-in that speaks the controller's protocols."""
 
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from dp_hub.robot.devices.protocols import Reading
 from dp_hub.robot.devices.ur import UrArm
 
 PERIOD_S = 0.008
+HANGS_S = 2.0
+"""A call that takes longer waits for what does not come: in ur_rtde 3 s and more."""
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def robot() -> Iterator[RobotProcess]:
 
 def arm_of(robot: RobotProcess, **options: Any) -> UrArm:
     """With the patience that a busy machine needs."""
-    return UrArm(host=robot.host, **({"silent_s": 1.5, "watchdog_hz": 2.0} | options))
+    return UrArm(host=robot.host, **({"silent_s": 10.0, "watchdog_hz": 0.2} | options))
 
 
 def threads() -> int:
@@ -38,18 +41,42 @@ def threads() -> int:
     return len(os.listdir(f"/proc/{os.getpid()}/task"))
 
 
+def soon(done: Callable[[], Any]) -> None:
+    """Wait until something is so."""
+    end_s = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end_s, "it takes too long"
+        time.sleep(0.005)
+
+
+def at_rest(arm: UrArm) -> np.ndarray:
+    """Where it is when five readings in a row tell the same place."""
+    seen: list[Reading] = []
+
+    def rests() -> bool:
+        one = arm.read()
+        if not seen or one.time_s != seen[-1].time_s:
+            seen.append(one)
+        last = [reading.values["position"] for reading in seen[-5:]]
+        return len(last) == 5 and all(np.array_equal(place, last[0]) for place in last)
+
+    soon(rests)
+    return seen[-1].values["position"]
+
+
 def drive(arm: UrArm, path: np.ndarray, period_s: float = PERIOD_S) -> list[Reading]:
     """Send a row every period, as a controller does, and read before each."""
     readings = []
-    start_s = time.monotonic()
-    for number, target in enumerate(path):
+    due_s = time.monotonic()
+    for target in path:
         readings.append(arm.read())
         arm.send(target)
-        time.sleep(max(0.0, start_s + (number + 1) * period_s - time.monotonic()))
+        due_s = max(due_s + period_s, time.monotonic())  # never in a burst
+        time.sleep(max(0.0, due_s - time.monotonic()))
     return readings
 
 
-def until_it_fails(arm: UrArm, *, within_s: float = 5.0) -> tuple[RobotError, float]:
+def until_it_fails(arm: UrArm, *, within_s: float = 30.0) -> tuple[RobotError, float]:
     """Read as a controller does; the error, and the longest that a call took."""
     longest_s = 0.0
     target = HOME_POSE
@@ -76,8 +103,7 @@ def test_targets_at_125_hz_reach_the_robot_in_order_and_it_follows(robot, contro
     arm.open()
     try:
         readings = drive(arm, path)
-        time.sleep(0.2)
-        last = arm.read().values["position"]
+        soon(lambda: np.abs(arm.read().values["position"] - path[-1]).max() < 1e-9)
     finally:
         arm.close()
     servos = robot.see("servos")
@@ -88,7 +114,6 @@ def test_targets_at_125_hz_reach_the_robot_in_order_and_it_follows(robot, contro
     numbers = np.array([row[0] for row in rows])
     assert (np.diff(numbers) >= 0).all() and numbers[-1] == len(path) - 1
     assert len(np.unique(numbers)) > 0.8 * n_targets
-    np.testing.assert_allclose(last, path[-1], atol=1e-9)
     assert all(set(one.values) == {f.name for f in arm.fields} for one in readings)
 
 
@@ -99,15 +124,13 @@ def test_an_e_series_is_driven_at_500_hz():
         arm.open()
         try:
             readings = drive(arm, path, 1 / 500)
-            time.sleep(0.2)
-            last = arm.read().values["position"]
+            soon(lambda: np.abs(arm.read().values["position"] - path[-1]).max() < 1e-9)
         finally:
             arm.close()
         servos = robot.see("servos")
     assert {one.period_s for one in servos} == {0.002}
     numbers = np.array([np.flatnonzero((path == one.target).all(1))[0] for one in servos])
     assert (np.diff(numbers) >= 0).all() and numbers[-1] == len(path) - 1
-    np.testing.assert_allclose(last, path[-1], atol=1e-9)
     # More than at 125 Hz, which a quarter would be, also where this process came late at times.
     assert min(len(np.unique(numbers)), len({one.time_s for one in readings})) > len(path) / 3
 
@@ -118,6 +141,9 @@ def test_readings_hold_both_joints_and_pose_and_are_told_in_monotonic_seconds(ro
     arm.open()
     try:
         readings = drive(arm, np.tile(HOME + 0.3, (100, 1)))
+        before_s = time.monotonic()
+        soon(lambda: arm.read().time_s >= before_s)
+        readings.append(arm.read())
         now_s = time.monotonic()
         robot.set("clock_offset_s", -100.0)  # the controller's clock steps back by weeks
         later = drive(arm, np.tile(HOME + 0.3, (50, 1)))
@@ -126,9 +152,9 @@ def test_readings_hold_both_joints_and_pose_and_are_told_in_monotonic_seconds(ro
     times_s = np.array([one.time_s for one in readings])
     assert (np.diff(times_s) >= 0).all()
     assert len(np.unique(times_s)) > 50
-    assert 0 <= now_s - times_s[-1] < 0.5
+    assert before_s <= times_s[-1] <= now_s
     assert np.median(np.diff(np.unique(times_s))) == pytest.approx(0.008, abs=0.004)
-    assert now_s - 0.5 < later[-1].time_s <= time.monotonic()
+    assert now_s < later[-1].time_s <= time.monotonic()
     values = readings[-1].values
     np.testing.assert_allclose(joints_of(values["pose"]), values["joints"])
     np.testing.assert_array_equal(values["position"], values["joints"])
@@ -141,8 +167,7 @@ def test_hold_stays_at_the_present_position(robot):
     try:
         drive(arm, np.tile(HOME + 2.0, (30, 1)))
         arm.hold()
-        time.sleep(0.1)
-        first = arm.read().values["position"]
+        first = at_rest(arm)
         time.sleep(0.2)
         np.testing.assert_array_equal(arm.read().values["position"], first)
         assert (first > HOME + 0.1).all() and (first < HOME + 1.9).all()
@@ -155,8 +180,7 @@ def test_stop_brakes_at_once_and_no_target_is_taken_until_it_is_opened_again(rob
     arm.open()
     drive(arm, np.tile(HOME + 2.0, (30, 1)))
     arm.stop()
-    time.sleep(0.3)
-    first = arm.read().values["position"]
+    first = at_rest(arm)
     assert (first < HOME + 1.9).all()
     n_servos = len(robot.see("servos"))
     drive(arm, np.tile(HOME, (10, 1)))
@@ -178,7 +202,7 @@ def test_close_leaves_the_arm_at_rest_and_no_thread(robot):
     drive(arm, np.tile(HOME + 2.0, (30, 1)))
     arm.close()
     arm.close()
-    assert threads() == before
+    soon(lambda: threads() == before)
     assert not robot.see("program")
     first = robot.see("joints")
     time.sleep(0.1)
@@ -198,7 +222,7 @@ def test_protective_stop_is_told_in_words(robot):
         arm.close()
     assert error.message == f"the UR arm at {robot.host} has stopped itself: protective stop"
     assert "unlock it" in str(error.hint)
-    assert longest_s < 0.5
+    assert longest_s < HANGS_S
 
 
 @pytest.mark.parametrize(("mode", "words"), [(7, "emergency stop of the robot"), (9, "fault of")])
@@ -207,13 +231,13 @@ def test_an_arm_that_must_not_move_is_not_opened(robot, mode, words):
     before = threads()
     with pytest.raises(RobotError, match=words):
         arm_of(robot).open()
-    assert threads() == before
+    soon(lambda: threads() == before)
 
 
 @pytest.mark.parametrize("refuse", [True, False])
 def test_a_cut_connection_is_an_error_and_never_a_hang(robot, refuse):
     before = threads()
-    arm = arm_of(robot)
+    arm = arm_of(robot, silent_s=1.5)
     arm.open()
     drive(arm, np.tile(HOME_POSE, (20, 1)))
     robot.do("drop", refuse=refuse)
@@ -221,13 +245,13 @@ def test_a_cut_connection_is_an_error_and_never_a_hang(robot, refuse):
     begin_s = time.monotonic()
     arm.close()
     assert "is gone" in error.message
-    assert longest_s < 0.5 and time.monotonic() - begin_s < 10
+    assert longest_s < HANGS_S and time.monotonic() - begin_s < 10
     if refuse:  # else ur_rtde has connected again, from a thread of its own
-        assert threads() == before
+        soon(lambda: threads() == before)
 
 
 def test_a_robot_that_falls_silent_is_an_error_and_never_a_hang(robot):
-    arm = arm_of(robot, silent_s=0.3)
+    arm = arm_of(robot, silent_s=1.5)
     arm.open()
     drive(arm, np.tile(HOME_POSE, (20, 1)))
     robot.freeze()
@@ -235,8 +259,9 @@ def test_a_robot_that_falls_silent_is_an_error_and_never_a_hang(robot):
     begin_s = time.monotonic()
     arm.stop()
     arm.close()
-    assert "its last message is 0.3" in error.message
-    assert longest_s < 0.3 and time.monotonic() - begin_s < 10
+    silent = re.search(r"its last message is ([0-9.]+) s old", error.message)
+    assert silent is not None and float(silent[1]) >= 1.5
+    assert longest_s < HANGS_S and time.monotonic() - begin_s < 10
 
 
 def test_a_delay_of_200_ms_is_no_error_and_targets_go_on(robot):
@@ -266,16 +291,19 @@ def test_a_program_that_was_stopped_on_the_pendant_is_an_error(robot):
 
 
 def test_the_robot_stops_itself_when_the_driver_is_no_longer_asked(robot):
-    arm = arm_of(robot, control="joints")
+    arm = arm_of(robot, control="joints", watchdog_hz=1.0)
     arm.open()
     try:
         drive(arm, np.tile(HOME, (20, 1)))
-        for _ in range(80):  # no targets, but somebody is there: the last one is sent again
+        sent = len(robot.see("servos"))
+
+        def sent_again() -> bool:  # no targets, but somebody is there
             arm.read()
-            time.sleep(0.01)
+            return len(robot.see("servos")) >= sent + 5
+
+        soon(sent_again)
         assert robot.see("safety_mode") == 1
-        time.sleep(1.4)  # as when the controller hangs
-        assert robot.see("safety_mode") == 3
+        soon(lambda: robot.see("safety_mode") == 3)  # as when the controller hangs
         with pytest.raises(RobotError, match="protective stop"):
             arm.read()
     finally:

@@ -34,7 +34,7 @@ class VideoFile:
         self._container: Any = None
         self._pictures: Iterator[tuple[float, Any]] = iter(())
         self._next: tuple[float, Any] | None = None
-        self._start_s = 0.0
+        self._start_s = self._end_s = self._picture_s = 0.0
 
     def open(self) -> None:
         """Find the first picture; it is due now. Raises RobotError: no video that can be read."""
@@ -65,6 +65,7 @@ class VideoFile:
         newest, self._next = self._next, self._following()
         while self._next is not None and self._due_s(self._next) <= now_s:
             newest, self._next = self._next, self._following()
+        self._end_s = self._due_s(newest) + self._picture_s
         return Frame(self._due_s(newest), newest[1].to_ndarray(format="rgb24"))
 
     def close(self) -> None:
@@ -88,7 +89,9 @@ class VideoFile:
             raise RobotError(f"{self._path} holds no video")
         stream = self._container.streams.video[0]
         stream.codec_context.thread_count = 1
-        self._pictures = _timed(self._container.decode(stream), float(stream.average_rate or 30))
+        rate_hz = float(stream.average_rate or 30)
+        self._picture_s = 1.0 / (rate_hz * self._speed)
+        self._pictures = _timed(self._container.decode(stream), rate_hz)
 
     def _following(self) -> tuple[float, Any] | None:
         import av
@@ -104,7 +107,7 @@ class VideoFile:
         self.close()
         self._begin()
         self._next = self._following()
-        self._start_s = now_s
+        self._start_s = max(now_s, self._end_s)  # the last picture lasts as long as the others
 
 
 def _timed(pictures: Iterator[Any], rate_hz: float) -> Iterator[tuple[float, Any]]:

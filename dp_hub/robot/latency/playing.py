@@ -3,6 +3,7 @@
 The rest of the robot stands still. What a controller limits and refuses holds here as anywhere.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,8 @@ from dp_hub.robot.session.session import Session
 
 AHEAD_S = 0.5
 """So far in advance plans are sent."""
+_TOGETHER_S = 0.1
+"""Points of so much of the path are one plan, so that a controller's queue lasts for seconds."""
 _LOOK_S = 0.005
 _ASTRAY = 5.0
 """An actuator that is so many travels away from where it may be is stopped."""
@@ -69,7 +72,7 @@ def play(
     end_s = start_s + path.lasts_s
     sent = 0
     while (now_s := session.clock.now_s()) < end_s + latency_s:
-        until_s = now_s + latency_s + AHEAD_S - start_s
+        until_s = _TOGETHER_S * math.ceil((now_s + latency_s + AHEAD_S - start_s) / _TOGETHER_S)
         due = int(np.searchsorted(path.times_s, until_s, side="right"))
         while sent < due:
             last = min(due, sent + MAX_POINTS)
