@@ -55,7 +55,8 @@ def start(kind: str, to: str) -> list[Worker[Any]]:
     usual = [(mains.holds_first, to), (mains.makes_memory, f"{to}.memory"), (mains.hangs, None)]
     workers = []
     for number, (function, argument) in enumerate(of_kind.get(kind, usual)):
-        worker = Worker(f"worker {number}", function, argument, orphan_s=1.0)
+        orphan_s = 1.0 if function is mains.hangs else 20.0
+        worker = Worker(f"worker {number}", function, argument, orphan_s=orphan_s)
         worker.start()
         worker.wait_ready(30)
         workers.append(worker)

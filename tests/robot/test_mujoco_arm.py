@@ -151,7 +151,7 @@ def red_at(picture: np.ndarray) -> float:
 
 def test_an_arm_in_its_process_is_led_by_the_tools_pose() -> None:
     with in_process(MujocoArmWorld) as (worker, ports):
-        arm = SimArm(ports=ports)
+        arm = SimArm(ports=ports, silent_s=30.0)
         assert arm.space == POSE
         arm.open()
         arm.send(off(x=0.05, y=0.1, z=0.05))

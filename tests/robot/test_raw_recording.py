@@ -29,7 +29,14 @@ from dp_hub.robot.recording.raw_episode import RawEpisode
 from dp_hub.robot.recording.raw_folder import CUT_OFF, RawFolder
 from dp_hub.robot.recording.reading import read_raw
 from dp_hub.robot.recording.streams import StreamSource, check_sources
-from dp_hub.robot.recording.tables import GROWING, GrowingTable, as_parquet, column_of, read_columns
+from dp_hub.robot.recording.tables import (
+    GROWING,
+    GrowingTable,
+    as_parquet,
+    column_of,
+    growing_rows,
+    read_columns,
+)
 from dp_hub.robot.recording.video import VideoSink, encoding_for
 from dp_hub.robot.shared.ring import Ring
 
@@ -51,6 +58,12 @@ def grow(raw: Path, demo: Demonstration, played: PlayedRobot, lasts_s: float) ->
         played.go_on(played.now_s + 0.05, demo, 0.5)
         episode.take()
     return episode
+
+
+def grown(raw: Path, stream: str) -> int:
+    """Rows of the growing episode that are on the disk."""
+    path = raw / ".recording_000000_1" / f"{stream}{GROWING}"
+    return growing_rows(path) if path.exists() else 0
 
 
 def test_every_sample_of_every_ring_is_stored_with_its_time(tmp_path: Path) -> None:
@@ -221,10 +234,12 @@ def test_of_a_table_that_was_cut_anywhere_the_whole_batches_can_be_read(tmp_path
 def test_what_there_is_of_an_episode_that_was_cut_off_is_kept_apart(tmp_path: Path) -> None:
     demo, raw = made_up(6, length=40), tmp_path / "D.raw"
     with robot(demo) as played:
-        grow(raw, demo, played, 3.0)  # and nothing more, as after SIGKILL
-        while not any((raw / ".recording_000000_1").glob("*.mkv")):
+        episode = grow(raw, demo, played, 3.0)  # and nothing more, as after SIGKILL
+        rows = {"arm": 0.7 * 3.0 * STATE_HZ, "top": 0.5 * 3.0 * CAMERA_HZ}
+        until_s = time.monotonic() + 60
+        while not (episode.backlog == 0 and all(n < grown(raw, name) for name, n in rows.items())):
+            assert time.monotonic() < until_s, "it is not written"
             time.sleep(0.01)
-        time.sleep(0.7)  # it is written twice a second
         recorder = recorder_for(played, tmp_path / "D")
         [sentence] = recorder.told()
         recorder.close()

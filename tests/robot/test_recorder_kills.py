@@ -74,27 +74,33 @@ def contents(to: Path) -> list[str]:
 def test_twenty_kills_lose_no_saved_episode_and_change_none(
     recorders: Recorders, tmp_path: Path
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
+    assert recorders.run(tmp_path / "warm", kill_after_s=None) == (EPISODES, True)
     began = time.monotonic()
     assert recorders.run(whole, kill_after_s=None) == (EPISODES, True)
     usual_s = (time.monotonic() - began) / EPISODES
     expected = contents(whole)
     assert len(set(expected)) == EPISODES
     rng = np.random.default_rng(6)
-    before = early = 0
-    for _ in range(KILLS):
-        saved, _ended = recorders.run(killed, kill_after_s=rng.uniform(0.0, 2.0) * usual_s)
+    kills = folders = before = 0
+    killed = tmp_path / "killed_0"
+    for _ in range(20 * KILLS):
+        saved, ended = recorders.run(killed, kill_after_s=rng.uniform(0.0, 3.0) * usual_s)
         found = contents(killed)
         assert found == expected[: len(found)]
         assert max(saved, before) <= len(found) <= max(saved, before) + 2
-        early += len(found) < EPISODES
-        before = len(found)
-    assert early >= KILLS // 2  # the kills came while it was recording
+        kills, before = kills + (not ended), len(found)
+        if kills == KILLS:
+            break
+        if len(found) == EPISODES:
+            folders, before = folders + 1, 0
+            killed = tmp_path / f"killed_{folders}"
+    assert kills == KILLS  # each came while it was recording
     assert recorders.run(killed, kill_after_s=None) == (EPISODES, True)
     a, b = open_dataset(whole), open_dataset(killed)
     assert a.fingerprint == b.fingerprint
     assert a.episodes.metadata == b.episodes.metadata
     for name in ("action", "observation.state", "observation.image", "timestamp"):
         assert np.array_equal(a.column(name), b.column(name))
-    names = sorted(path.name for path in (tmp_path / "killed.raw").glob("episode_*"))
+    names = sorted(path.name for path in Path(f"{killed}.raw").glob("episode_*"))
     assert names == [f"episode_{k:06d}" for k in range(EPISODES)]

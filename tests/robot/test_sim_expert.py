@@ -34,7 +34,7 @@ def control(ports: Ports) -> Iterator[WorldControl]:
 
 @pytest.fixture
 def arm(ports: Ports) -> Iterator[SimArm]:
-    one = SimArm(ports=ports)
+    one = SimArm(ports=ports, silent_s=30.0)
     one.open()
     yield one
     one.close()

@@ -109,6 +109,18 @@ def test_the_agent_stands_still_until_the_first_target(table: Bench) -> None:
     assert (truth["episode"], truth["seed"], truth["steps"], truth["elapsed_s"]) == (1, 7, 0, 0)
 
 
+def test_after_a_reset_nothing_comes_that_was_true_before() -> None:
+    with bench(PushTWorld, seed=7, camera_latency_s=0.1, state_latency_s=0.05) as table:
+        table.tick(25)
+        seen = {name: table.rings[name].count for name in ("camera", "state")}
+        table.tick(1, Request("reset", seed=3))
+        began_s = table.now_s
+        table.tick(30)
+        for name, count in seen.items():
+            since = table.rings[name].since(count)
+            assert len(since) > 3 and (since.times_s >= began_s - 1e-9).all()
+
+
 def test_after_a_reset_a_target_held_from_before_does_not_count(table: Bench) -> None:
     for _ in range(20):
         table.send((30.0, 30.0))
@@ -209,7 +221,7 @@ def test_a_world_in_its_process_keeps_pace_and_begins_anew_when_asked() -> None:
         began_s = control.reset(seed=12)
         assert control.truth()["seed"] == 12
         assert abs(time.monotonic() - began_s) < 5
-        arm = SimArm(ports=ports)
+        arm = SimArm(ports=ports, silent_s=30.0)
         arm.open()
         start = PushTVector(1).reset([12])["observation.state"][0]
         assert arm.read().values["state"].tolist() == start.tolist()

@@ -80,6 +80,8 @@ class Running:
         self._world.reset(seed, request.state)
         for targets in self._targets.values():
             targets.forget()
+        for outlet in self._outlets.values():
+            outlet.forget()
         self._episode = Episode(self._episode.number + 1, -1 if seed is None else seed)
         self._tell(now_s, always=True)
 
@@ -181,6 +183,10 @@ class Outlet:
             self._ring.put(time_s, values)
         else:
             self._under_way.append((time_s, values))
+
+    def forget(self) -> None:
+        """What has not arrived yet never will: another episode begins."""
+        self._under_way.clear()
 
     def deliver(self, now_s: float) -> None:
         """What has arrived by ``now_s``."""
