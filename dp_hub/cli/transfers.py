@@ -13,9 +13,14 @@ def goes_on(state: str) -> Iterator[None]:
     """Stop in two steps, and say on stderr that the same command goes on.
 
     Ctrl-C lets the library finish the files that are on their way, which with a slow line takes a
-    while; pressed again, it ends the process at once, which is safe but fetches those anew.
+    while; pressed again, it ends the process at once, which is safe but fetches those anew. That is
+    so until the process has ended, for the library's threads may outlive the block.
     """
-    last_words = f"stopped: {state}; the same command goes on from here"
+    last_words = [f"stopped: {state}; the same command goes on from here"]
+
+    def say() -> None:
+        while last_words:
+            print(last_words.pop(), file=sys.stderr, flush=True)
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, stop_at_once)
@@ -23,14 +28,16 @@ def goes_on(state: str) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def stop_at_once(number: int, frame: FrameType | None) -> None:
-        print(f"\n{last_words}", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        say()
         os._exit(130)  # the library's threads can't be stopped otherwise
 
     before = signal.signal(signal.SIGINT, stop)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        print(last_words, file=sys.stderr)
+        say()
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, before)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dp_hub.errors import HubError
+from dp_hub.hub import forking  # noqa: F401 - from now on it looks after forks
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -61,7 +62,8 @@ class Held:
         self._locks.clear()
 
     def __del__(self) -> None:
-        self._unlock()
+        if not sys.is_finalizing():  # when the program ends, its locks end with it
+            self._unlock()
 
 
 class FileStore:

@@ -146,7 +146,7 @@ class _Worker:
         """An episode that ended, or what a whole group has cost. Raises what went wrong there."""
         try:
             message = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it ended in the middle of a message
             self.process.join()
             raise PolicyError(
                 f"a process ended with status {self.process.exitcode} while it ran the seeds "

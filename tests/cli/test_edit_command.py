@@ -61,7 +61,8 @@ def test_split_prints_a_line_for_every_part(folder):
         (("finish", "nothing"), "is not a dataset"),
     ],
 )
-def test_wrong_words_are_one_sentence(folder, words, message):
+def test_wrong_words_are_one_sentence(folder, words, message, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody is
     done = run(*words, cwd=folder)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -1,7 +1,9 @@
 """``dp-hub record --robot``, ``rollout`` and ``replay`` as a person calls them, in simulation."""
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,9 +93,10 @@ def test_record_by_itself_makes_a_dataset_that_passes_the_doctor(tmp_path: Path)
     ended = called("record", "--robot", "pusht", "--by-itself", "--episodes", "1", "--to", str(to),
                    "--episode-s", "5", "--no-view")  # fmt: skip
     assert f"{to}: 1 episode," in ended.stdout
-    assert "episode 0 (seed 0): time after 5." in ended.stderr
+    said = re.search(r"episode 0 \(seed 0\): time after ([0-9.]+) s", ended.stderr)
+    assert said is not None and float(said[1]) >= 5
     dataset = open_dataset(to)
-    assert dataset.fps == 10 and 10 <= dataset.n_frames <= 51
+    assert dataset.fps == 10 and 10 <= dataset.n_frames <= math.ceil(10 * (float(said[1]) + 0.05))
     assert {"observation.image", "observation.state", "action", "stage"} <= set(dataset.features)
     facts = dict(dataset.episodes.metadata[0])
     assert facts["source"] == "teleoperation" and facts["seed"] == 0 and len(facts["robot"]) == 16

@@ -29,10 +29,10 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\ns
 
 @pytest.fixture
 def quickly():
-    """Whatever is refused is refused at once."""
-    began = time.monotonic()
+    """Whatever is refused is refused at once, with the processor to itself."""
+    began = time.process_time()
     yield
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_a_process_that_is_killed_ends_the_conversion_which_goes_on(made, monkey
 
 
 KILLED = """
-import sys
+import sys, time
 if __name__ == "__main__":
     sys.path[:0] = sys.argv[1:3]
     from dp_hub.dataset.conversion import run as conversion_run
@@ -134,6 +134,8 @@ if __name__ == "__main__":
     from dp_hub.dataset.convert import convert
     def tell(progress):
         print(progress.episodes, flush=True)
+        if progress.episodes == int(sys.argv[5]):
+            time.sleep(60)  # here it ends
     convert("made-rows", sys.argv[3], sys.argv[4], options={"pause_s": 0.02}, workers=2,
             skip_bad=True, on_progress=tell)
 """
@@ -149,7 +151,15 @@ def test_killed_conversion_leaves_no_process_and_goes_on_to_the_same_bytes(made,
     script.write_text(KILLED)
     installed = next(p for p in sys.path if list(Path(p).glob("made_formats-*.dist-info")))
     process = subprocess.Popen(
-        [sys.executable, str(script), installed, str(HERE), str(source), str(made / "out/ds")],
+        [
+            sys.executable,
+            str(script),
+            installed,
+            str(HERE),
+            str(source),
+            str(made / "out/ds"),
+            str(after),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -191,7 +201,7 @@ def test_ctrl_c_in_a_terminal_ends_all_processes_quietly(made):
     script.write_text(KILLED)
     installed = next(p for p in sys.path if list(Path(p).glob("made_formats-*.dist-info")))
     process = subprocess.Popen(
-        [sys.executable, str(script), installed, str(HERE), str(source), str(made / "out/ds")],
+        [sys.executable, str(script), installed, str(HERE), str(source), str(made / "out/ds"), "3"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -91,6 +91,7 @@ def test_kills_at_random_points_lose_nothing_and_leave_no_trace(
 ):
     monkeypatch.setenv("DP_HUB_CACHE", str(tmp_path / "cache"))
     n_episodes = 30
+    forge.write(tmp_path / "warm", n_episodes, kind)
     start = time.monotonic()
     assert forge.write(tmp_path / "whole", n_episodes, kind) == (n_episodes, True)
     took_s = time.monotonic() - start

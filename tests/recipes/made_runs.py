@@ -17,6 +17,7 @@ import torch._dynamo  # optimisers import it when they are first used
 from dp_hub_recipes.train import train
 from safetensors.torch import load_file
 
+from dp_hub import files
 from dp_hub.config import build
 from dp_hub.training.config import TrainConfig
 from dp_hub.training.machine import join_processes
@@ -173,6 +174,40 @@ def run_made(out_dir, changes, resume):
     """Train on the demonstrations above."""
     torch.set_num_threads(1)
     train(configuration(out_dir, **changes), demonstrations(), resume=resume)
+
+
+def run_killed(out_dir, changes, at, *, where):
+    """Go on training, and be killed at the so-manieth call of one of ``where``."""
+    calls = 0
+
+    def killing(call):
+        def called(*arguments, **named):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)
+
+        return called
+
+    for owner, name in where:
+        setattr(owner, name, killing(getattr(owner, name)))
+    run_made(out_dir, changes, True)
+
+
+def run_killed_anywhere(out_dir, changes, at):
+    """Between two steps, or between two things that it does to the disk."""
+    run_killed(
+        out_dir,
+        changes,
+        at,
+        where=((torch.optim.AdamW, "step"), (os, "fsync"), (os, "replace"), (os, "rename")),
+    )
+
+
+def run_killed_in_a_checkpoint(out_dir, changes, at):
+    """When a folder is complete but for its name."""
+    run_killed(out_dir, changes, at, where=((files, "sync_tree"),))
 
 
 def note_patience(out_dir):

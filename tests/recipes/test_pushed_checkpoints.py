@@ -15,6 +15,7 @@ from dp_hub.errors import ConfigError, HubError
 from dp_hub.hub import LocalHub, pull
 from dp_hub.policies.card import CardFacts
 from dp_hub.policies.saving import load_policy, save_policy
+from dp_hub.training import pushing
 from dp_hub.training.pushing import Pusher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,12 +62,16 @@ def test_run_pushes_its_policy_and_keeps_the_token_to_itself(local_hub, tmp_path
     assert not (tmp_path / "run" / "to_push").exists()
 
 
-def test_newest_of_those_that_wait_is_pushed_and_offers_do_not_wait(local_hub, policy, tmp_path):
+def test_newest_of_those_that_wait_is_pushed_and_offers_do_not_wait(
+    local_hub, policy, tmp_path, monkeypatch
+):
+    go = tmp_path / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    monkeypatch.setattr(pushing, "PROGRAM", waits + pushing.PROGRAM)
     pusher = Pusher("me/walker", tmp_path / "to_push")
-    began = time.monotonic()
     for step in (1, 2, 3):
         pusher.offer(step, writer(policy, step))
-    assert time.monotonic() - began < 2.0  # a push alone takes longer
+    go.touch()
     waiting = sorted(path.name for path in (tmp_path / "to_push").glob("step_*"))
     assert waiting == ["step_00000001", "step_00000003"]
     assert pusher.finish(patience_s=60)

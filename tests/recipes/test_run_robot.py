@@ -38,7 +38,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def robot(folder: Path, observes: dict[str, str]) -> Path:
     values = yaml.safe_load(find_robot("pusht").read_text())
-    values |= {"cameras": {}, "observations": observes, "episode_s": 2}
+    values |= {"cameras": {}, "observations": observes, "episode_s": 2, "hold_after_s": 10}
+    values["arms"]["arm"] |= {"max_age_s": 10, "options": {"silent_s": 10}}
     file = folder / "robot.yaml"
     file.write_text(yaml.safe_dump(values))
     return file

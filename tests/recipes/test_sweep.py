@@ -48,7 +48,7 @@ def test_seeds_train_stop_together_and_continue(dataset: Path, tmp_path: Path) -
     running = start(*words, "--steps", 1_000_000)
     runs = [out / "seed_1", out / "seed_2"]
     deadline = time.monotonic() + 120
-    while not all((run / "metrics.jsonl").exists() for run in runs):
+    while not all((run / "metrics.jsonl").exists() and steps(run) for run in runs):
         assert time.monotonic() < deadline and running.poll() is None, running.communicate()
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)

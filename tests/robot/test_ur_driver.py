@@ -1,11 +1,10 @@
 """The UR driver and the real ur_rtde against a stand-in that speaks the controller's protocols."""
 
-import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ pytest.importorskip("rtde_control")
 
 from rtde_process import RobotProcess, robot_at_a_free_address
 from rtde_robot import HOME, HOME_POSE, SERVO_J, SERVO_L, SERVO_STOP, SET_WATCHDOG, joints_of
+from ur_driving import arm_at, drive, lost, soon, threads, until_it_fails
 
 from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.devices.protocols import Reading
 from dp_hub.robot.devices.ur import UrArm
 
-PERIOD_S = 0.008
 HANGS_S = 2.0
 """A call that takes longer waits for what does not come: in ur_rtde 3 s and more."""
 
@@ -32,21 +31,7 @@ def robot() -> Iterator[RobotProcess]:
 
 
 def arm_of(robot: RobotProcess, **options: Any) -> UrArm:
-    """With the patience that a busy machine needs."""
-    return UrArm(host=robot.host, **({"silent_s": 10.0, "watchdog_hz": 0.2} | options))
-
-
-def threads() -> int:
-    """Of this process, those of C++ libraries too."""
-    return len(os.listdir(f"/proc/{os.getpid()}/task"))
-
-
-def soon(done: Callable[[], Any]) -> None:
-    """Wait until something is so."""
-    end_s = time.monotonic() + 10
-    while not done():
-        assert time.monotonic() < end_s, "it takes too long"
-        time.sleep(0.005)
+    return arm_at(robot.host, **options)
 
 
 def at_rest(arm: UrArm) -> np.ndarray:
@@ -62,35 +47,6 @@ def at_rest(arm: UrArm) -> np.ndarray:
 
     soon(rests)
     return seen[-1].values["position"]
-
-
-def drive(arm: UrArm, path: np.ndarray, period_s: float = PERIOD_S) -> list[Reading]:
-    """Send a row every period, as a controller does, and read before each."""
-    readings = []
-    due_s = time.monotonic()
-    for target in path:
-        readings.append(arm.read())
-        arm.send(target)
-        due_s = max(due_s + period_s, time.monotonic())  # never in a burst
-        time.sleep(max(0.0, due_s - time.monotonic()))
-    return readings
-
-
-def until_it_fails(arm: UrArm, *, within_s: float = 30.0) -> tuple[RobotError, float]:
-    """Read as a controller does; the error, and the longest that a call took."""
-    longest_s = 0.0
-    target = HOME_POSE
-    end_s = time.monotonic() + within_s
-    while time.monotonic() < end_s:
-        begin_s = time.monotonic()
-        try:
-            arm.read()
-            arm.send(target)
-        except RobotError as error:
-            return error, max(longest_s, time.monotonic() - begin_s)
-        longest_s = max(longest_s, time.monotonic() - begin_s)
-        time.sleep(PERIOD_S)
-    raise AssertionError(f"no error in {within_s} s")
 
 
 @pytest.mark.parametrize("control", ["joints", "pose"])
@@ -236,32 +192,18 @@ def test_an_arm_that_must_not_move_is_not_opened(robot, mode, words):
 
 @pytest.mark.parametrize("refuse", [True, False])
 def test_a_cut_connection_is_an_error_and_never_a_hang(robot, refuse):
-    before = threads()
-    arm = arm_of(robot, silent_s=1.5)
-    arm.open()
-    drive(arm, np.tile(HOME_POSE, (20, 1)))
-    robot.do("drop", refuse=refuse)
-    error, longest_s = until_it_fails(arm)
-    begin_s = time.monotonic()
-    arm.close()
-    assert "is gone" in error.message
-    assert longest_s < HANGS_S and time.monotonic() - begin_s < 10
-    if refuse:  # else ur_rtde has connected again, from a thread of its own
-        soon(lambda: threads() == before)
+    seen = lost(robot, lambda: robot.do("drop", refuse=refuse))
+    assert "is gone" in seen.message
+    assert seen.longest_s < HANGS_S and seen.closing_s < 10
+    # Else ur_rtde has connected again, from a thread of its own.
+    assert not (refuse and seen.leaves_threads)
 
 
 def test_a_robot_that_falls_silent_is_an_error_and_never_a_hang(robot):
-    arm = arm_of(robot, silent_s=1.5)
-    arm.open()
-    drive(arm, np.tile(HOME_POSE, (20, 1)))
-    robot.freeze()
-    error, longest_s = until_it_fails(arm)
-    begin_s = time.monotonic()
-    arm.stop()
-    arm.close()
-    silent = re.search(r"its last message is ([0-9.]+) s old", error.message)
+    seen = lost(robot, robot.freeze, stop=True)
+    silent = re.search(r"its last message is ([0-9.]+) s old", seen.message)
     assert silent is not None and float(silent[1]) >= 1.5
-    assert longest_s < HANGS_S and time.monotonic() - begin_s < 10
+    assert seen.longest_s < HANGS_S and seen.closing_s < 10
 
 
 def test_a_delay_of_200_ms_is_no_error_and_targets_go_on(robot):

@@ -359,7 +359,7 @@ def test_hub_that_goes_away_is_explained_and_the_order_continues(
     expected = [fingerprints(batch) for batch in islice(straight, len(straight))]
     straight.close()
     shutil.rmtree(straight.dataset.files.folder)
-    dataset = dp_hub.stream_dataset("me/data", patience_s=1.5)
+    dataset = dp_hub.stream_dataset("me/data", patience_s=4)
     batches, found = sampler(dataset, pool_mb=0.1), []
     found += [fingerprints(batch) for batch in islice(batches, 2)]
     wait_until(lambda: len(dataset.files.fetched) == 3)  # the library itself is patient, if midway

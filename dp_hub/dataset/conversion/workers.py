@@ -125,7 +125,7 @@ class _Worker:
         """One message from the pipe."""
         try:
             data = self.connection.recv_bytes()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it ended in the middle of a message
             self.ended = True
             return
         self.waiting.append(data)
