@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dp_hub.config import build
 from dp_hub.robot.config import RobotConfig, find_robot, read_yaml
+from dp_hub.robot.motion.plan import Plan
+from dp_hub.robot.session.orders import Orders
 from dp_hub.robot.session.session import Session
 
 PATIENT_S = 10.0
@@ -60,6 +63,19 @@ def wait_s(session: Session, seconds: float) -> None:
     """Keep the session alive for a while."""
     until_s = time.monotonic() + seconds
     wait_until(session, lambda: time.monotonic() >= until_s)
+
+
+def plans_sent(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """Those that controllers are sent from now on; the list grows."""
+    plans: list[Plan] = []
+    move = Orders.move
+
+    def noted(self: Orders, name: str, times_s: Any, targets: Any, from_s: float) -> bool:
+        plans.append(Plan(len(plans) + 1, times_s, targets, from_s))
+        return move(self, name, times_s, targets, from_s)
+
+    monkeypatch.setattr(Orders, "move", noted)
+    return plans
 
 
 @contextmanager

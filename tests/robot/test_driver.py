@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from known_policy import INFO, PICTURES, Known
-from session_help import on, robot_of, sent_of, wait_until, without_cameras
+from session_help import on, plans_sent, robot_of, sent_of, wait_until, without_cameras
 from virtual_session import VirtualSession
 
 from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.config import InferenceConfig, RobotConfig
-from dp_hub.robot.motion.plan import Plan
 from dp_hub.robot.observing.align import Stale
 from dp_hub.robot.session.driver import PolicyAway, PolicyDriver, with_options
-from dp_hub.robot.session.orders import Orders
 from dp_hub.robot.session.session import Session
 
 
@@ -94,21 +92,16 @@ def test_actions_reach_the_robot_in_order_each_for_a_period() -> None:
 def test_in_real_time_what_is_sent_is_the_plan_in_force_at_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plans: dict[int, Plan] = {}
-
-    def noted(self: Orders, name: str, times_s: Any, targets: Any, from_s: float) -> bool:
-        plans[len(plans) + 1] = Plan(len(plans) + 1, times_s, targets, from_s)
-        return move(self, name, times_s, targets, from_s)
-
-    move = Orders.move
-    monkeypatch.setattr(Orders, "move", noted)
+    plans = plans_sent(monkeypatch)
     with really_driving(Known(delay_s=0.05), without_cameras()) as one:
         one.until(lambda: one.policy.number == 4)
         sent = one.session.last("arm.sent", 10_000)
     in_force: dict[int, list[tuple[float, np.ndarray]]] = {0: []}
-    for number, plan in plans.items():
-        before = [point for point in in_force[number - 1] if point[0] < plan.replace_from_s - 1e-6]
-        in_force[number] = [*before, *zip(plan.times_s.tolist(), plan.targets, strict=True)]
+    for plan in plans:
+        before = [
+            point for point in in_force[plan.number - 1] if point[0] < plan.replace_from_s - 1e-6
+        ]
+        in_force[plan.number] = [*before, *zip(plan.times_s.tolist(), plan.targets, strict=True)]
     assert len(plans) == 4 and set(sent.values["plan"]) >= {1, 2, 3}
     for now_s, target, number in zip(
         sent.times_s, sent.values["target"], sent.values["plan"], strict=True

@@ -1,16 +1,14 @@
 """A recorded episode carried out again by a simulated robot, in real time."""
 
 import time
-from typing import Any
 
 import numpy as np
 import pytest
-from session_help import on, sent_of, wait_until, without_cameras
+from session_help import on, plans_sent, sent_of, wait_until, without_cameras
 
 from dp_hub.envs.pusht.demonstration import demonstrate
 from dp_hub.errors import ConfigError, DataError
 from dp_hub.robot.keys.script import ScriptKeys
-from dp_hub.robot.session.orders import Orders
 from dp_hub.robot.session.replaying import RecordedActions, Replay, Replayed
 from dp_hub.robot.session.session import Session
 
@@ -49,23 +47,17 @@ def test_an_expert_episode_gets_the_reward_that_it_had_offline() -> None:
 def test_actions_are_sent_as_they_were_recorded_at_the_speed_that_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    planned: list[tuple[float, np.ndarray]] = []
-
-    def noted(self: Orders, name: str, times_s: Any, targets: Any, from_s: float) -> bool:
-        planned.extend(zip(times_s.tolist(), targets, strict=True))
-        return move(self, name, times_s, targets, from_s)
-
-    move = Orders.move
-    monkeypatch.setattr(Orders, "move", noted)
+    plans = plans_sent(monkeypatch)
     with on(without_cameras(), seed=None) as session:
         recorded = short()
         done = replayed(session, recorded, speed=0.5)
         sent_s, sent = sent_of(session)
         assert done.done and done.off_mean < done.off_most
         wait_until(session, lambda: session.state_of("arm") == "holding")
-    due_s = np.array([time_s for time_s, _ in planned])
+    due_s = np.concatenate([plan.times_s for plan in plans])
     first = len(due_s) - len(recorded.actions)  # before, it goes to where the episode began
-    np.testing.assert_array_equal([target for _, target in planned][first:], recorded.actions)
+    targets = np.concatenate([plan.targets for plan in plans])
+    np.testing.assert_array_equal(targets[first:], recorded.actions)
     np.testing.assert_allclose(np.diff(due_s[first:]), 0.2, atol=1e-9)
     in_force = np.searchsorted(due_s, sent_s, side="right") - 1
     carried_out = in_force >= first
