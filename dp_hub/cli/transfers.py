@@ -19,8 +19,9 @@ def goes_on(state: str) -> Iterator[None]:
     last_words = [f"stopped: {state}; the same command goes on from here"]
 
     def say() -> None:
-        while last_words:
-            print(last_words.pop(), file=sys.stderr, flush=True)
+        for words in last_words:
+            print(words, file=sys.stderr, flush=True)
+        last_words.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, stop_at_once)

@@ -37,6 +37,8 @@ THREADS = 4  # fetches at a time
 class Held:
     """Files that stay until `release`, or until nobody has this object any more."""
 
+    _is_ending = staticmethod(sys.is_finalizing)  # modules may be gone before the last object is
+
     def __init__(self, then: Callable[[], None]) -> None:
         self._locks: list[IO[bytes]] = []
         self._then = then
@@ -62,7 +64,7 @@ class Held:
         self._locks.clear()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # when the program ends, its locks end with it
+        if not self._is_ending():  # else its locks end with the program
             self._unlock()
 
 

@@ -52,9 +52,11 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """PushT seen by its state: no camera to draw and no picture to encode."""
+    """PushT seen by its state, no camera to draw and no picture to encode; and patient."""
     values = yaml.safe_load(find_robot("pusht").read_text())
     values |= {"cameras": {}, "observations": {"observation.state": "arm.state"}, "episode_s": 2}
+    values["hold_after_s"] = 10
+    values["arms"]["arm"] |= {"max_age_s": 10, "options": {"silent_s": 10}}
     file = tmp_path_factory.mktemp("r") / "no_camera.yaml"
     file.write_text(yaml.safe_dump(values))
     return str(file)
