@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dp_hub.hub import LocalHub
+from dp_hub.processes import scheduling_kept
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of some shells
@@ -27,6 +28,13 @@ settings.register_profile(
 settings.register_profile("search", deadline=None, print_blob=True)
 settings.load_profile("same")
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def scheduled_as_before() -> Iterator[None]:
+    """Tests that encode AV1 on their own make no real-time process of the ones after them."""
+    with scheduling_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

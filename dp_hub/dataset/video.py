@@ -23,6 +23,7 @@ from dp_hub.dataset.packets import NotCopyableError, codec_name, packets_of
 from dp_hub.dataset.shards import VIDEO_PATH, is_full_video, numbered, place
 from dp_hub.errors import DataError
 from dp_hub.files import discard, share_file, sync_file
+from dp_hub.processes import scheduling_kept
 from dp_hub.replay.clip import VideoClip, video_stream
 
 _X264 = {
@@ -115,7 +116,9 @@ def encode_clip(
             for number, picture in enumerate(pictures):
                 frame = _frame(picture)
                 frame.pts, frame.time_base = number, 1 / rate
-                container.mux(stream.encode(frame))
+                with scheduling_kept() if number == 0 else contextlib.nullcontext():  # it begins
+                    packets = stream.encode(frame)
+                container.mux(packets)
             container.mux(stream.encode(None))
     except (av.error.FFmpegError, ValueError) as error:
         raise DataError(

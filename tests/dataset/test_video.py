@@ -1,6 +1,7 @@
 """Videos: right frames at the right times, and a wrong one noticed."""
 
 import json
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -48,6 +49,25 @@ def test_real_pictures_come_back_in_order_from_video(tmp_path, pusht_first5_zip,
     for decoded, recorded in zip(pictures, source, strict=True):
         error = np.square(decoded.astype(float) - recorded).mean(axis=(1, 2, 3))
         assert 10 * np.log10(255**2 / error.max()) > 30
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_encoding_makes_no_thread_real_time(codec):
+    """SVT-AV1 would, as root: its own, and the one that calls it with all that it starts later."""
+
+    def policies():
+        return {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+
+    class Watched(list):
+        def __iter__(self):
+            for frame in super().__iter__():
+                seen.append((policies(), len(os.listdir("/proc/self/task"))))
+                yield frame
+
+    seen, before = [], (policies(), len(os.listdir("/proc/self/task")))
+    encode_clip(Watched(moving(4)), rate=Fraction(10), codec=codec)
+    assert [of for of, _ in seen] == [before[0]] * 4 and policies() == before[0]
+    assert codec == "h264" or seen[-1][1] > before[1]  # it has threads of its own
 
 
 def test_video_locations_and_info_are_lerobots(tmp_path, pusht_first5_zip):
