@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -387,14 +388,26 @@ def test_an_interrupted_pull_goes_on_by_file(
     sha = push(make_dataset("data", n_files=5), "me/pusht").sha
     partial = tmp_path / f".back.{sha[:12]}.partial"
     names = [f"data/chunk-000/file-00{number}.parquet" for number in range(3)]
+    caplog.set_level("INFO", "dp_hub.hub.server.app")
+
+    def fetched() -> set[str]:
+        begin = "GET /datasets/me/pusht/resolve"
+        return {line.split()[1] for line in caplog.messages if line.startswith(begin)}
+
+    def wait_for(n: int) -> None:  # the server tells a request when it is over, a little later
+        until_s = time.monotonic() + 30
+        while len(fetched()) < n and time.monotonic() < until_s:
+            time.sleep(0.01)
+
     connect().snapshot_download(
         "me/pusht", repo_type="dataset", revision=sha, local_dir=partial, allow_patterns=names
     )
-    caplog.set_level("INFO", "dp_hub.hub.server.app")
+    wait_for(len(names))
     caplog.clear()
     back = pull("me/pusht", to=tmp_path / "back")
-    got = [line for line in caplog.messages if line.startswith("GET /datasets/me/pusht/resolve")]
-    assert len(got) == len(files_of(back.path)) - len(names)
+    wait_for(n_left := len(files_of(back.path)) - len(names))
+    got = fetched()
+    assert len(got) == n_left
     assert not any(name in line for line in got for name in names)
     assert ".cache" not in os.listdir(back.path)
 
