@@ -254,7 +254,11 @@ def test_export_of_a_cut_file_leaves_nothing(tmp_path, pusht_first5_zip):
 
 
 _MEASURE = """
+import ctypes
 import sys
+# No huge pages: how much memory they take depends on what else the machine has done.
+PR_SET_THP_DISABLE = 41
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 from dp_hub.dataset.convert import convert
 convert("zarr", sys.argv[1], sys.argv[2], threads=1)
 heavy = [name for name in ("torch", "datasets", "pandas", "av") if name in sys.modules]
