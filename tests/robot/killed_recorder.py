@@ -5,8 +5,11 @@ how many episodes it shall have. The recorder prints its process id, then a line
 that it says it has saved, then ``end``.
 """
 
+import contextlib
 import os
 import sys
+import time
+import traceback
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -16,13 +19,20 @@ import dp_hub.dataset.editing
 import dp_hub.dataset.reader
 import dp_hub.dataset.video
 import dp_hub.dataset.writer  # noqa: F401  # all before the first fork
+from dp_hub.dataset.lock import InUseError
 from dp_hub.robot.shared import segment
 
 
 def keep_recording(to: Path, total: int) -> None:
     """Go on where the dataset ends. What an episode is depends on its number alone."""
     played = PlayedRobot((32, 32, 3))
-    recorder = recorder_for(played, to)
+    recorder = None
+    for _ in range(1000):  # the lock of one that was killed is free a little later
+        with contextlib.suppress(InUseError):
+            recorder = recorder_for(played, to)
+            break
+        time.sleep(0.01)
+    assert recorder is not None, "somebody has its lock"
     print("ready", recorder.state.n_episodes, flush=True)
     while (number := recorder.state.n_episodes) < total:
         demo, start_s = made_up(number, length=8), 10.0 * number + 1.0
@@ -43,6 +53,8 @@ def main() -> None:
             try:
                 print("pid", os.getpid(), flush=True)
                 keep_recording(Path(to), int(total))
+            except Exception:  # noqa: BLE001 - told, and the next one goes on
+                traceback.print_exc()
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)

@@ -231,7 +231,10 @@ def test_of_a_table_that_was_cut_anywhere_the_whole_batches_can_be_read(tmp_path
     assert len(seen) >= 9 and max(seen) >= 27
 
 
-def test_what_there_is_of_an_episode_that_was_cut_off_is_kept_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_what_there_is_of_an_episode_that_was_cut_off_is_kept_apart(
+    tmp_path: Path, early: bool
+) -> None:
     demo, raw = made_up(6, length=40), tmp_path / "D.raw"
     with robot(demo) as played:
         episode = grow(raw, demo, played, 3.0)  # and nothing more, as after SIGKILL
@@ -240,6 +243,8 @@ def test_what_there_is_of_an_episode_that_was_cut_off_is_kept_apart(tmp_path: Pa
         while not (episode.backlog == 0 and all(n < grown(raw, name) for name, n in rows.items())):
             assert time.monotonic() < until_s, "it is not written"
             time.sleep(0.01)
+        if early:  # as when it was killed between the first table and the last
+            (raw / ".recording_000000_1" / f"stage{GROWING}").write_bytes(b"")
         recorder = recorder_for(played, tmp_path / "D")
         [sentence] = recorder.told()
         recorder.close()

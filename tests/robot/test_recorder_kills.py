@@ -85,7 +85,7 @@ def test_twenty_kills_lose_no_saved_episode_and_change_none(
     kills = folders = before = 0
     killed = tmp_path / "killed_0"
     for _ in range(20 * KILLS):
-        saved, ended = recorders.run(killed, kill_after_s=rng.uniform(0.0, 3.0) * usual_s)
+        saved, ended = recorders.run(killed, kill_after_s=rng.uniform(0.0, 6.0) * usual_s)
         found = contents(killed)
         assert found == expected[: len(found)]
         assert max(saved, before) <= len(found) <= max(saved, before) + 2

@@ -5,15 +5,16 @@ recorder was killed, is hidden; what can be read of it is then kept in ``.cut_of
 others but not among them: no conversion takes half an episode for a whole one.
 """
 
+import json
 import os
 import re
 import shutil
 from pathlib import Path
 
-from dp_hub.files import remove_folder
+from dp_hub.files import remove_folder, write_draft
 from dp_hub.robot.recording.flushing import STREAMS
 from dp_hub.robot.recording.raw_episode import PENDING, complete
-from dp_hub.robot.recording.tables import GROWING, growing_rows
+from dp_hub.robot.recording.tables import GROWING, growing_rows, is_begun
 from dp_hub.robot.recording.video import SUFFIX, cut_video
 
 CUT_OFF = ".cut_off"
@@ -102,6 +103,14 @@ def _salvaged(partial: Path, into: Path, *, keep: bool) -> str:
     if not any(rows.values()) or not (partial / STREAMS).exists():
         shutil.rmtree(partial)
         return "of an episode that was cut off while it was recorded nothing can be read"
+    about = json.loads((partial / STREAMS).read_bytes())
+    for growing in partial.glob(f"*{GROWING}"):
+        if not is_begun(growing):  # it was cut off between the first table and this one
+            growing.unlink()
+            name = growing.name.removesuffix(GROWING)
+            about["streams"].pop(name, None)
+            about["events"] = [one for one in about["events"] if one != name]
+    write_draft(partial / STREAMS, json.dumps(about).encode())
     complete(partial, {"cut_off": True}, rows)
     (partial / PENDING).unlink()
     into.mkdir(exist_ok=True)

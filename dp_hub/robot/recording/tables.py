@@ -121,6 +121,16 @@ def as_parquet(growing: Path, path: Path, *, most_rows: int | None = None) -> in
     return n_rows
 
 
+def is_begun(growing: Path) -> bool:
+    """Whether what its columns are can be read of a growing table."""
+    with growing.open("rb") as file:
+        try:
+            pa.ipc.open_stream(file)
+        except pa.ArrowException:
+            return False
+    return True
+
+
 def growing_rows(growing: Path) -> int:
     """How many rows can be read of a growing table; 0 where nothing can."""
     with growing.open("rb") as file:
