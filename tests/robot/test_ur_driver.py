@@ -14,7 +14,8 @@ pytest.importorskip("rtde_control")
 
 from rtde_process import RobotProcess, robot_at_a_free_address
 from rtde_robot import HOME, HOME_POSE, SERVO_J, SERVO_L, SERVO_STOP, SET_WATCHDOG, joints_of
-from ur_driving import arm_at, drive, lost, soon, threads, until_it_fails
+from ur_driving import arm_at, drive, lost, threads, until_it_fails
+from world_help import wait_for
 
 from dp_hub.errors import ConfigError, RobotError
 from dp_hub.robot.devices.protocols import Reading
@@ -45,7 +46,7 @@ def at_rest(arm: UrArm) -> np.ndarray:
         last = [reading.values["position"] for reading in seen[-5:]]
         return len(last) == 5 and all(np.array_equal(place, last[0]) for place in last)
 
-    soon(rests)
+    wait_for(rests)
     return seen[-1].values["position"]
 
 
@@ -59,7 +60,7 @@ def test_targets_at_125_hz_reach_the_robot_in_order_and_it_follows(robot, contro
     arm.open()
     try:
         readings = drive(arm, path)
-        soon(lambda: np.abs(arm.read().values["position"] - path[-1]).max() < 1e-9)
+        wait_for(lambda: np.abs(arm.read().values["position"] - path[-1]).max() < 1e-9)
     finally:
         arm.close()
     servos = robot.see("servos")
@@ -80,7 +81,7 @@ def test_an_e_series_is_driven_at_500_hz():
         arm.open()
         try:
             readings = drive(arm, path, 1 / 500)
-            soon(lambda: np.abs(arm.read().values["position"] - path[-1]).max() < 1e-9)
+            wait_for(lambda: np.abs(arm.read().values["position"] - path[-1]).max() < 1e-9)
         finally:
             arm.close()
         servos = robot.see("servos")
@@ -98,7 +99,7 @@ def test_readings_hold_both_joints_and_pose_and_are_told_in_monotonic_seconds(ro
     try:
         readings = drive(arm, np.tile(HOME + 0.3, (100, 1)))
         before_s = time.monotonic()
-        soon(lambda: arm.read().time_s >= before_s)
+        wait_for(lambda: arm.read().time_s >= before_s)
         readings.append(arm.read())
         now_s = time.monotonic()
         robot.set("clock_offset_s", -100.0)  # the controller's clock steps back by weeks
@@ -158,7 +159,7 @@ def test_close_leaves_the_arm_at_rest_and_no_thread(robot):
     drive(arm, np.tile(HOME + 2.0, (30, 1)))
     arm.close()
     arm.close()
-    soon(lambda: threads() == before)
+    wait_for(lambda: threads() == before)
     assert not robot.see("program")
     first = robot.see("joints")
     time.sleep(0.1)
@@ -187,7 +188,7 @@ def test_an_arm_that_must_not_move_is_not_opened(robot, mode, words):
     before = threads()
     with pytest.raises(RobotError, match=words):
         arm_of(robot).open()
-    soon(lambda: threads() == before)
+    wait_for(lambda: threads() == before)
 
 
 @pytest.mark.parametrize("refuse", [True, False])
@@ -243,9 +244,9 @@ def test_the_robot_stops_itself_when_the_driver_is_no_longer_asked(robot):
             arm.read()
             return len(robot.see("servos")) >= sent + 5
 
-        soon(sent_again)
+        wait_for(sent_again)
         assert robot.see("safety_mode") == 1
-        soon(lambda: robot.see("safety_mode") == 3)  # as when the controller hangs
+        wait_for(lambda: robot.see("safety_mode") == 3)  # as when the controller hangs
         with pytest.raises(RobotError, match="protective stop"):
             arm.read()
     finally:
@@ -263,7 +264,7 @@ def test_a_target_that_is_not_finite_never_reaches_the_robot(robot):
     assert robot.see("servos") == []
 
 
-def test_an_address_without_a_robot_is_told_soon():
+def test_an_address_without_a_robot_is_told_wait_for():
     begin_s = time.monotonic()
     with pytest.raises(RobotError, match=r"no UR arm at 127\.0\.0\.99: its dashboard port 29999"):
         UrArm(host="127.0.0.99", connect_s=1).open()

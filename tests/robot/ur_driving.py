@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from rtde_process import RobotProcess
 from rtde_robot import HOME_POSE
+from world_help import wait_for
 
 from dp_hub.errors import RobotError
 from dp_hub.robot.devices.protocols import Reading
@@ -27,14 +29,6 @@ def arm_at(host: str, **options: Any) -> UrArm:
 def threads() -> int:
     """Of this process, those of C++ libraries too."""
     return len(os.listdir(f"/proc/{os.getpid()}/task"))
-
-
-def soon(done: Callable[[], Any]) -> None:
-    """Wait until something is so."""
-    end_s = time.monotonic() + 10
-    while not done():
-        assert time.monotonic() < end_s, "it takes too long"
-        time.sleep(0.005)
 
 
 def drive(arm: UrArm, path: np.ndarray, period_s: float = PERIOD_S) -> list[Reading]:
@@ -118,8 +112,7 @@ def _drive_until_lost(pipe: Connection, host: str, stop: bool) -> None:
         arm.stop()
     arm.close()
     closing_s = time.monotonic() - begin_s
-    until_s = time.monotonic() + 5
-    while threads() != before and time.monotonic() < until_s:
-        time.sleep(0.01)
+    with suppress(AssertionError):
+        wait_for(lambda: threads() == before, 5.0)
     pipe.send(Lost(error.message, longest_s, closing_s, threads() != before))
     time.sleep(60)  # until it is killed

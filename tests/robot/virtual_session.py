@@ -20,14 +20,10 @@ class Swift:
     def __init__(self, space: Space, fields: tuple[Field, ...], clock: VirtualClock) -> None:
         self.space, self.fields, self._clock = space, fields, clock
         self.position = np.full(space.size, 250.0)
-        self.is_silent = False
-        self._read_s = clock.now_s()
 
     def read(self) -> Reading:
-        if not self.is_silent:
-            self._read_s = self._clock.now_s()
         values = {one.name: np.zeros(one.shape, one.dtype) for one in self.fields}
-        return Reading(self._read_s, values | {"position": self.position})
+        return Reading(self._clock.now_s(), values | {"position": self.position})
 
     def send(self, target: np.ndarray) -> None:
         self.position = target.copy()

@@ -103,14 +103,7 @@ def _salvaged(partial: Path, into: Path, *, keep: bool) -> str:
     if not any(rows.values()) or not (partial / STREAMS).exists():
         shutil.rmtree(partial)
         return "of an episode that was cut off while it was recorded nothing can be read"
-    about = json.loads((partial / STREAMS).read_bytes())
-    for growing in partial.glob(f"*{GROWING}"):
-        if not is_begun(growing):  # it was cut off between the first table and this one
-            growing.unlink()
-            name = growing.name.removesuffix(GROWING)
-            about["streams"].pop(name, None)
-            about["events"] = [one for one in about["events"] if one != name]
-    write_draft(partial / STREAMS, json.dumps(about).encode())
+    _leave_out(partial, [p for p in partial.glob(f"*{GROWING}") if not is_begun(p)])
     complete(partial, {"cut_off": True}, rows)
     (partial / PENDING).unlink()
     into.mkdir(exist_ok=True)
@@ -121,6 +114,19 @@ def _salvaged(partial: Path, into: Path, *, keep: bool) -> str:
         f"an episode was cut off while it was recorded; what there is of it is kept in {place}, "
         "the dataset does not have it"
     )
+
+
+def _leave_out(partial: Path, empty: list[Path]) -> None:
+    """Of tables that were not begun when the first of them had rows: no one looks for them."""
+    if not empty:
+        return
+    names = {growing.name.removesuffix(GROWING) for growing in empty}
+    about = json.loads((partial / STREAMS).read_bytes())
+    about["streams"] = {k: one for k, one in about["streams"].items() if k not in names}
+    about["events"] = [one for one in about["events"] if one not in names]
+    write_draft(partial / STREAMS, json.dumps(about).encode())
+    for growing in empty:
+        growing.unlink()
 
 
 def _number(path: Path) -> int:
